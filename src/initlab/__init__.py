@@ -1,0 +1,1 @@
+"""What weight initialisation does to a neural network, measured over replicas."""

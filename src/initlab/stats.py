@@ -1,0 +1,71 @@
+"""What is measured of each layer: {name: function}, and the interval of a number over replicas.
+
+A statistic is a function of one layer's tensors that gives one value a replica. A new one is one line here.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import stdtrit
+from torch import Tensor
+
+INNER = (-2, -1)  # a statistic is taken over everything but the replicas
+
+
+class Layer(NamedTuple):
+    """One layer on a batch of B images, all with a leading replica axis.
+
+    z: pre-activations (R, D, B).  a: activations (R, D, B).  delta: dL/dz (R, D, B), L the mean over the batch.
+    W: weights (R, D, E).  gW: dL/dW (R, D, E).
+    """
+
+    z: Tensor
+    a: Tensor
+    delta: Tensor
+    W: Tensor
+    gW: Tensor
+
+
+# Standard deviations are over all entries of a layer, with n - 1, as torch's.
+LAYER: dict[str, Callable[[Layer], Tensor]] = {
+    "preact_mean": lambda layer: layer.z.mean(INNER),
+    "preact_std": lambda layer: layer.z.std(INNER),
+    "act_mean": lambda layer: layer.a.mean(INNER),
+    "act_std": lambda layer: layer.a.std(INNER),
+    "delta_std": lambda layer: layer.delta.std(INNER) * layer.delta.shape[-1],  # of one image's loss: x B
+    "grad_std": lambda layer: layer.gW.std(INNER),
+    "weight_std": lambda layer: layer.W.std(INNER),
+}
+
+# Of hidden layers alone: the last one is linear. A unit is dead where no image of the batch makes it active.
+HIDDEN: dict[str, Callable[[Layer], Tensor]] = {
+    "dead_fraction": lambda layer: (layer.z <= 0).all(-1).float().mean(-1),
+    "inactive_fraction": lambda layer: (layer.z <= 0).float().mean(INNER),
+}
+
+
+def measure(layers: list[Layer]) -> dict[str, Tensor]:
+    """{"layer1/act_mean": (R,), ...} of every layer, the first being layer1."""
+    values: dict[str, Tensor] = {}
+    for number, layer in enumerate(layers, start=1):
+        functions = LAYER if number == len(layers) else LAYER | HIDDEN
+        values |= {f"layer{number}/{name}": function(layer) for name, function in functions.items()}
+    return values
+
+
+def update_ratio(before: Tensor, after: Tensor) -> Tensor:
+    """Size of one optimiser step beside the weights it changed, std(W' - W) / std(W): (R, D, E) twice -> (R,)."""
+    return (after - before).std(INNER) / before.std(INNER)
+
+
+def mean_ci95(values: np.ndarray) -> tuple[float, float | None]:
+    """Mean over replicas (R,), and the half-width of its 95 % t-interval, t_{0.975, R-1} s / sqrt(R).
+
+    One replica has no interval: None. Source: Student (1908), "The probable error of a mean".
+    """
+    values, count = np.asarray(values, dtype=float), len(values)
+    mean = float(values.mean())
+    if count < 2:
+        return mean, None
+    return mean, float(stdtrit(count - 1, 0.975) * values.std(ddof=1) / np.sqrt(count))
