@@ -1,0 +1,228 @@
+"""MNIST: download, verify, read, split, normalise. The DVC stages call it:
+
+python -m initlab.mnist download conf/data/source/mnist.yaml mirror
+python -m initlab.mnist normalize data/raw data/normalized conf/data/mnist.yaml conf/data/mnist_60k.yaml
+"""
+
+import gzip
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import cache
+from math import prod, sqrt
+from pathlib import Path
+
+import torch
+from omegaconf import OmegaConf
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+CLASSES = 10
+SPLITS = ("train", "validation", "test")
+
+
+class DataError(ValueError):
+    """A data file is missing, damaged, or not what was expected."""
+
+
+def download(
+    mirrors: Sequence[str], files: Mapping[str, str], folder: Path, *, timeout: float = 20, retries: int = 1
+) -> None:
+    """Fetches `files` ({name: MD5}) into `folder`: mirror after mirror, until one serves the right bytes.
+
+    timeout: seconds a mirror may stay silent.  retries: further tries at one mirror before the next one is asked.
+    Files that are already there and right are kept. All are in place at the end, or none is touched.
+    Raises DataError, naming every failure, when a file is to be had from no mirror.
+    """
+    import pooch  # half a second, and needs the network: nothing else here does
+
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = {name: md5 for name, md5 in files.items() if not _matches(folder / name, md5)}
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as partial:
+        for name, md5 in missing.items():
+            failures = []
+            for mirror in mirrors:
+                source = pooch.create(partial, mirror, registry={name: f"md5:{md5}"}, retry_if_failed=retries)
+                try:
+                    source.fetch(name, downloader=pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=timeout))
+                    break
+                except (OSError, ValueError) as error:  # requests' errors are OSErrors, a wrong hash is a ValueError
+                    failures.append(f"  {mirror}{name}: {str(error).splitlines()[0]}")
+            else:
+                raise DataError("\n".join([f"no mirror serves {name} with MD5 {md5}", *failures]))
+        for name in missing:
+            os.chmod(Path(partial, name), 0o644)  # temporary files are their owner's alone
+            os.replace(Path(partial, name), folder / name)
+
+
+def read_idx(path: Path, *, dimensions: int) -> Tensor:
+    """A gzipped IDX file of unsigned bytes -> uint8 tensor of that many dimensions.
+
+    The header is checked before memory is set aside, and no more is inflated than it promises.
+    Raises DataError if the file is missing, damaged, or another kind of IDX file.
+    Source: LeCun, Cortes & Burges, "The MNIST database", section "File formats".
+    """
+    from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor  # seconds, and only this stage reads IDX
+
+    header_size = 4 + 4 * dimensions
+    try:
+        with gzip.open(path) as file:
+            header = file.read(header_size)
+            magic = bytes([0, 0, 8, dimensions])  # 0, 0, type (8: unsigned byte), dimensions
+            if header[:4] != magic or len(header) < header_size:
+                raise DataError(f"{path}: begins with {header[:4].hex(' ')}; expected {magic.hex(' ')}, an IDX header")
+            sizes = [int.from_bytes(header[i : i + 4], "big") for i in range(4, header_size, 4)]
+            promised = prod(sizes)
+            if promised > 1032 * path.stat().st_size:  # deflate's best ratio
+                raise DataError(f"{path}: promises {promised:,} bytes; its {path.stat().st_size:,} can't hold as many")
+            body = file.read(promised + 1)
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path}: {error.strerror if isinstance(error, FileNotFoundError) else error}") from error
+    if len(body) != promised:
+        found = f"more than {promised:,}" if len(body) > promised else f"{len(body):,}"
+        raise DataError(f"{path}: holds {found} bytes; its header promises {' x '.join(map(str, sizes))}")
+    with tempfile.NamedTemporaryFile() as plain:  # torchvision's reader takes a path
+        plain.write(header + body)
+        plain.flush()
+        return read_sn3_pascalvincent_tensor(plain.name)
+
+
+def read_pair(folder: Path, prefix: str) -> tuple[Tensor, Tensor]:
+    """Images (N, 784) and labels (N,), uint8, of `train` or `t10k`. Raises DataError if they do not agree."""
+    images = read_idx(folder / f"{prefix}-images-idx3-ubyte.gz", dimensions=3)
+    labels = read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz", dimensions=1)
+    if len(images) != len(labels):
+        raise DataError(f"{prefix}: labels file holds {len(labels):,} items, images file {len(images):,}")
+    if len(labels) == 0 or images[0].numel() == 0:
+        raise DataError(f"{prefix}: the files hold no images")
+    if labels.max() >= CLASSES:
+        raise DataError(f"{prefix}: labels go up to {labels.max()}; expected 0 to {CLASSES - 1}")
+    return images.flatten(1), labels
+
+
+def split(folder: Path, validation: int | None) -> dict[str, tuple[Tensor, Tensor]]:
+    """{split: (images (N, 784), labels (N,))}, uint8.
+
+    validation: how many images, the last of the training file, are held out; None: none, the test file is used for both.
+    """
+    images, labels = read_pair(folder, "train")
+    test = read_pair(folder, "t10k")
+    if validation is None:
+        return {"train": (images, labels), "validation": test, "test": test}
+    if type(validation) is not int or not 0 < validation < len(images):
+        raise DataError(f"validation is {validation!r}; expected null or a whole number from 1 to {len(images) - 1:,}")
+    kept = len(images) - validation
+    return {
+        "train": (images[:kept], labels[:kept]),
+        "validation": (images[kept:], labels[kept:]),
+        "test": test,
+    }
+
+
+def moments(images: Tensor) -> tuple[float, float]:
+    """Mean and standard deviation (n - 1) of uint8 pixels, from integer sums: exact, so the same on every machine."""
+    counts = torch.bincount(images.flatten(), minlength=256).tolist()
+    n = sum(counts)
+    first = sum(value * count for value, count in enumerate(counts))
+    second = sum(value**2 * count for value, count in enumerate(counts))
+    return first / n, sqrt((n * second - first**2) / (n * (n - 1)))
+
+
+def normalize(raw: Path, folder: Path, *, validation: int | None, scale: float) -> dict:
+    """Writes the splits to `folder`: images (N, 784) float32, labels (N,) int64, and facts.json; returns the facts.
+
+    Pixels are divided by `scale`, then normalised with the training mean and std, all three splits alike. A pixel has
+    256 values, so each is computed once, in double precision, and looked up.
+    """
+    if not isinstance(scale, (int, float)) or not scale > 0:
+        raise DataError(f"scale is {scale!r}; expected a positive number")
+    splits = split(raw, validation)
+    mean, std = (value / scale for value in moments(splits["train"][0]))
+    if std == 0:
+        raise DataError(f"{raw}: every training pixel has the same value")
+    table = (torch.arange(256, dtype=torch.float64) / scale - mean) / std
+    facts: dict = {"mean": mean, "std": std, "inputs": splits["train"][0].shape[1], "classes": CLASSES, "splits": {}}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, (images, labels) in splits.items():
+        path = folder / f"{name}.safetensors"
+        save_file({"images": table.float()[images.int()], "labels": labels.long()}, path)
+        pixel_mean, pixel_std = moments(images)
+        facts["splits"][name] = {
+            "images": len(images),
+            "mean": (pixel_mean / scale - mean) / std,
+            "std": pixel_std / scale / std,
+            "sha256": _digest(path, "sha256"),
+        }
+    (folder / "facts.json").write_text(json.dumps(facts, indent=2) + "\n")
+    return facts
+
+
+def read_facts(folder: Path) -> dict:
+    """What `normalize` noted of its output: mean, std, inputs, classes, and of each split its size and SHA-256."""
+    try:
+        return json.loads((folder / "facts.json").read_text())
+    except FileNotFoundError:
+        raise DataError(f"{folder} holds no normalised data; make it with: dvc repro normalize") from None
+    except ValueError as error:
+        raise DataError(f"{folder}/facts.json: {error}; make it again with: dvc repro -f normalize") from None
+
+
+@cache
+def verify(folder: Path) -> None:
+    """Checks, once a process, that the normalised files are the ones `normalize` wrote. Raises DataError if not."""
+    for name, fact in read_facts(folder)["splits"].items():
+        if not _matches(folder / f"{name}.safetensors", fact["sha256"], "sha256"):
+            raise DataError(
+                f"{folder}/{name}.safetensors is missing or damaged; make it again with: dvc repro -f normalize"
+            )
+
+
+def load(folder: Path, name: str) -> tuple[Tensor, Tensor]:
+    """Images (N, 784) float32 and labels (N,) int64 of a verified split; the file is mapped, not read."""
+    verify(folder)
+    tensors = load_file(folder / f"{name}.safetensors")
+    return tensors["images"], tensors["labels"]
+
+
+def _matches(path: Path, expected: str, algorithm: str = "md5") -> bool:
+    return path.is_file() and _digest(path, algorithm) == expected
+
+
+def _digest(path: Path, algorithm: str) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def _report(name: str, facts: dict) -> str:
+    """The facts as the normalize stage prints them."""
+    lines = [f"{name}: training mean {facts['mean']:.4f}, std {facts['std']:.4f}; {facts['classes']} classes"]
+    for split_name, fact in facts["splits"].items():
+        size = f"{fact['images']} x {facts['inputs']}"
+        mean = f"{fact['mean']:.4f}".replace("-0.0000", "0.0000")
+        lines.append(f"  {split_name:<10} {size:>11}   normalised mean {mean:>7}, std {fact['std']:.4f}")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """The DVC stages: `download SOURCE.yaml FOLDER` and `normalize RAW OUT REGIME.yaml...`."""
+    match arguments:
+        case ["download", source, folder]:
+            config = OmegaConf.load(source)
+            download(config.mirrors, config.files, Path(folder))
+        case ["normalize", raw, out, *regimes]:
+            for regime in map(Path, regimes):
+                config = OmegaConf.load(regime)
+                facts = normalize(Path(raw), Path(out, regime.stem), validation=config.validation, scale=config.scale)
+                print(_report(regime.stem, facts))
+        case _:
+            raise DataError(f"arguments are {' '.join(arguments)!r}; expected:{__doc__.split(':', 2)[2]}")
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except DataError as error:
+        sys.exit(f"error: {error}")
