@@ -1,0 +1,281 @@
+"""Lightning's room: the module around the hand-written network, and the data module that feeds it."""
+
+import hashlib
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from pytorch_lightning import LightningDataModule, LightningModule
+from torch import Tensor, nn
+from torch.optim import LBFGS, Adafactor, Optimizer
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from initlab import init, mlp, mnist, stats
+
+log = logging.getLogger(__name__)
+
+# Notes on devices and fonts are no news to the reader of a run. Workers would only copy what lies in memory.
+for noisy in ("pytorch_lightning", "matplotlib"):
+    logging.getLogger(noisy).setLevel(logging.WARNING)
+warnings.filterwarnings("ignore", ".*does not have many workers", category=UserWarning)
+warnings.filterwarnings("ignore", ".*LeafSpec", category=FutureWarning)
+
+Record = Callable[[dict[int, dict[str, np.ndarray]]], None]
+
+
+class Network(LightningModule):
+    """`replicas` networks from one init scheme, trained side by side on the same batches.
+
+    hidden: widths of the hidden layers.  scheme, activation, loss: what the config groups init and loss make.
+    optimizer: parameters -> any torch.optim optimiser that treats every entry alike.
+    every: optimiser steps between two measurements.  probe: validation images that are measured on.
+    record: called with {step: {metric: value of each replica (R,)}} at the end of each epoch and of each stage.
+    Raises ValueError for a value out of range, before anything is drawn.
+    """
+
+    def __init__(
+        self,
+        *,
+        hidden: Sequence[int],
+        replicas: int,
+        seed: int,
+        scheme: init.Scheme,
+        activation: mlp.Activation,
+        loss: mlp.Loss,
+        optimizer: Callable[[list[nn.Parameter]], Optimizer],
+        every: int,
+        probe: int,
+        record: Record = lambda values: None,
+    ) -> None:
+        super().__init__()
+        init.draw(scheme, [1, *hidden, 1], replicas=1, seed=seed)  # refuses widths and seeds
+        init.whole("replicas", replicas, least=1)
+        init.whole("stats.every", every, least=1)
+        init.whole("stats.probe", probe, least=2)
+        _refuse_mixing(optimizer)
+        self.automatic_optimization = False
+        self.hidden, self.replicas, self.seed, self.scheme = list(hidden), replicas, seed, scheme
+        self.activation, self.loss, self.optimizer = activation, loss, optimizer
+        self.every, self.probe, self.record = every, probe, record
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        self._pending: list[tuple[int, dict[str, Tensor]]] = []  # on the device until the epoch ends
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def configure_model(self) -> None:
+        """Draws the networks: Lightning calls it once the data, and so the number of inputs, is known."""
+        if len(self.weights):
+            return
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        widths = [data.inputs, *self.hidden, self.loss.outputs]
+        weights, biases = init.draw(self.scheme, widths, replicas=self.replicas, seed=self.seed)
+        self.scheme.calibrate(weights, data.splits["train"][0].mT, self.activation)
+        self.weights.extend(weights)
+        self.biases.extend(biases)
+
+    def configure_optimizers(self) -> Optimizer:
+        return self.optimizer(list(self.parameters()))
+
+    def gradients(self, x: Tensor, y: Tensor) -> tuple[Tensor, list[mlp.Gradient], mlp.Trace]:
+        """The maths, on one batch: see `mlp.loss_and_gradients`."""
+        return mlp.loss_and_gradients(x, y, list(self.weights), list(self.biases), self.activation, self.loss)
+
+    @torch.no_grad()
+    def training_step(self, block: Iterator[tuple[Tensor, Tensor]], _: int) -> None:
+        """Takes one optimiser step for every batch x (784, B), y (B,) of a block. Nothing here waits for the device."""
+        optimizer = self.optimizers()
+        step = self.global_step
+        for x, y in block:
+            before = self._measure(step) if step % self.every == 0 else None
+            losses, gradients, _ = self.gradients(x, y)
+            for W, b, gradient in zip(self.weights, self.biases, gradients, strict=True):
+                W.grad, b.grad = gradient.W, gradient.b
+            optimizer.step()  # type: ignore[union-attr]
+            self._add("train/loss", losses, 1)
+            if before is not None:
+                self._measure_update(before)
+            step += 1
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
+        self._evaluate("val", *batch)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
+        self._evaluate("test", *batch)
+
+    def on_train_start(self) -> None:
+        self._started = time.perf_counter()
+
+    def on_validation_epoch_end(self) -> None:
+        values = self._means("val")
+        self._pending.append((self.global_step, values))
+        self.log_dict({name: value.mean() for name, value in values.items()}, batch_size=1)  # for the checkpoints
+
+    def on_test_epoch_end(self) -> None:
+        self._pending.append((self.global_step, self._means("test")))
+        self._flush()
+
+    def on_train_epoch_end(self) -> None:
+        last = self._flush()
+        seconds = time.perf_counter() - self._started
+        accuracy, ci95 = stats.mean_ci95(last["val/accuracy"])
+        interval = "" if ci95 is None else f" ± {100 * ci95:.2f}"
+        epochs = f"{self.current_epoch + 1}/{self.trainer.max_epochs}"
+        log.info(
+            f"epoch {epochs}  {seconds:5.1f} s  val/loss {last['val/loss'].mean():.4f}"
+            f"  val/accuracy {100 * accuracy:.2f}{interval} %"
+        )
+
+    @torch.no_grad()
+    def on_train_end(self) -> None:
+        if self.global_step % self.every:
+            self._measure(self.global_step)
+            self._flush()
+
+    def digest(self) -> str:
+        """SHA-256 of all weights and biases, as float32 bytes, in the order of `parameters()`."""
+        sha = hashlib.sha256()
+        for parameter in self.parameters():
+            sha.update(parameter.detach().cpu().contiguous().numpy().tobytes())
+        return sha.hexdigest()
+
+    def _measure(self, step: int) -> list[Tensor]:
+        """Every statistic on the probe, as the networks stand before `step`; returns the weights as they are then."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        images, labels = data.splits["validation"]
+        _, gradients, trace = self.gradients(images[: self.probe].mT, labels[: self.probe])
+        layers = [
+            stats.Layer(z, a, gradient.z, W, gradient.W)
+            for z, a, W, gradient in zip(trace.z, trace.a[1:], self.weights, gradients, strict=True)
+        ]
+        self._pending.append((step, stats.measure(layers) | self._means("train")))
+        return [W.clone() for W in self.weights]
+
+    def _measure_update(self, before: list[Tensor]) -> None:
+        """Adds what the step just taken did to the weights to the measurement made before it."""
+        _, values = self._pending[-1]
+        for number, (old, new) in enumerate(zip(before, self.weights, strict=True), start=1):
+            values[f"layer{number}/update_ratio"] = stats.update_ratio(old, new)
+
+    @torch.no_grad()
+    def _evaluate(self, stage: str, x: Tensor, y: Tensor) -> None:
+        z = mlp.forward(x, list(self.weights), list(self.biases), self.activation).z[-1]
+        losses, _ = self.loss(z, y)
+        self._add(f"{stage}/loss", losses.sum(-1), len(y))
+        self._add(f"{stage}/accuracy", (self.loss.predict(z) == y).float().sum(-1), len(y))
+
+    def _add(self, name: str, values: Tensor, count: int) -> None:
+        self._sums[name] = self._sums[name] + values if name in self._sums else values
+        self._counts[name] = self._counts.get(name, 0) + count
+
+    def _means(self, stage: str) -> dict[str, Tensor]:
+        """Takes out the means, since they were last taken, of what was added under `stage`: {name: (R,)}."""
+        names = [name for name in self._sums if name.startswith(stage)]
+        return {name: self._sums.pop(name) / self._counts.pop(name) for name in names}
+
+    def _flush(self) -> dict[str, np.ndarray]:
+        """Hands what is pending to `record`, after one transfer from the device; returns the last step's values."""
+        tensors = [value for _, values in self._pending for value in values.values()]
+        arrays = iter(torch.stack(tensors).cpu().numpy())
+        merged: dict[int, dict[str, np.ndarray]] = {}
+        for step, values in self._pending:
+            merged.setdefault(step, {}).update({name: next(arrays) for name in values})
+        self._pending.clear()
+        self.record(merged)
+        return merged[max(merged)]
+
+
+class Images(LightningDataModule):
+    """The normalised images, on the device for the whole run, handed out in whole batches.
+
+    folder: what the normalize stage wrote.  batch_size: images an optimiser step.
+    block: optimiser steps a `training_step`: Lightning's cost is paid once a block, not once a step.
+    seed: of the order of the training images, which is a function of (seed, epoch), the same for every replica.
+    """
+
+    def __init__(self, folder: str | Path, *, batch_size: int, seed: int, block: int = 64) -> None:
+        super().__init__()
+        init.whole("batch_size", batch_size, least=1)
+        init.whole("block", block, least=1)
+        self.folder, self.batch_size, self.seed, self.block = Path(folder), batch_size, seed, block
+        self.splits: dict[str, tuple[Tensor, Tensor]] = {}  # images (N, 784), labels (N,)
+
+    def prepare_data(self) -> None:
+        """Checks the files. Raises mnist.DataError if one is missing or damaged."""
+        mnist.verify(self.folder)
+
+    def setup(self, stage: str) -> None:
+        if not self.splits:
+            device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+            for name in mnist.SPLITS:
+                images, labels = mnist.load(self.folder, name)
+                self.splits[name] = images.to(device), labels.to(device)
+
+    @property
+    def inputs(self) -> int:
+        """Pixels an image."""
+        return self.splits["train"][0].shape[1]
+
+    def train_dataloader(self) -> DataLoader:
+        images, labels = self.splits["train"]
+        order = EpochOrder(len(images), self.batch_size, self.block, seed=self.seed, device=images.device)
+        return DataLoader(Blocks(images, labels, self.batch_size), batch_size=None, sampler=order)
+
+    def val_dataloader(self) -> DataLoader:
+        return self._chunks("validation")
+
+    def test_dataloader(self) -> DataLoader:
+        return self._chunks("test")
+
+    def _chunks(self, name: str, size: int = 1000) -> DataLoader:
+        """x (784, B), y (B,) in order: chunks bound the memory that many replicas take, and fit the cache."""
+        images, labels = self.splits[name]
+        chunks = [(x.mT, y) for x, y in zip(images.split(size), labels.split(size), strict=True)]
+        return DataLoader(chunks, batch_size=None)  # type: ignore[arg-type]
+
+
+class EpochOrder(Sampler[Tensor]):
+    """Row numbers shuffled anew each epoch, in blocks of whole batches; Lightning calls `set_epoch`.
+
+    The rows left over, fewer than a batch, sit this epoch out: a small last batch would be a noisier step.
+    """
+
+    def __init__(self, rows: int, batch_size: int, block: int, *, seed: int, device: torch.device) -> None:
+        if batch_size > rows:
+            raise ValueError(f"batch_size is {batch_size}; there are {rows:,} training images")
+        self.rows, self.used, self.size = rows, rows - rows % batch_size, batch_size * block
+        self.seed, self.device, self.epoch = seed, device, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[Tensor]:
+        order = init.stream(self.seed, "epoch", self.epoch).permutation(self.rows)[: self.used]
+        return iter(torch.from_numpy(order).to(self.device).split(self.size))
+
+    def __len__(self) -> int:
+        return -(-self.used // self.size)
+
+
+class Blocks(Dataset):
+    """A block of rows -> its batches, each gathered only when its step comes, while it fits the cache."""
+
+    def __init__(self, images: Tensor, labels: Tensor, batch_size: int) -> None:
+        self.images, self.labels, self.batch_size = images, labels, batch_size
+
+    def __getitem__(self, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in rows.split(self.batch_size):
+            yield self.images.index_select(0, batch).mT, self.labels.index_select(0, batch)
+
+
+def _refuse_mixing(optimizer: Callable[[list[nn.Parameter]], Optimizer]) -> None:
+    """Tries the optimiser on a stand-in, so that its own checks run first. Raises ValueError if it mixes replicas."""
+    try:
+        made = optimizer([nn.Parameter(torch.zeros(1, 1, 1))])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"optimizer: {error}") from error
+    if isinstance(made, LBFGS | Adafactor):
+        raise ValueError(f"optimizer {type(made).__name__} mixes the entries of a tensor, so replicas would mix")

@@ -1,0 +1,85 @@
+"""Tables of a sweep, made from the values of every replica: python -m initlab.report FOLDER, which holds replicas.csv."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from initlab.stats import mean_ci95
+
+FINAL = ["test/accuracy", "val/accuracy", "val/loss", "train/loss"]
+
+
+def tables(replicas: pd.DataFrame) -> dict[str, str]:
+    """{file name: text} from a sweep's replicas.csv: a row a (run, step, replica), swept keys before `step`.
+
+    comparison.csv, .md: a row a run, best first: means over replicas of its last values, with 95 % intervals.
+    metrics.json: the same, for `dvc metrics`.  validation.csv: a row a (run, step).  layers.csv: a row a (run, step, layer).
+    """
+    summary = over_replicas(replicas)
+    final = summary.groupby("run", sort=False)[_with_ci95(FINAL, summary)].last()
+    swept = list(replicas.columns[1 : replicas.columns.get_loc("step")])
+    comparison = replicas.groupby("run", sort=False)[swept].first().join(final).sort_values(FINAL[0], ascending=False)
+    metrics = {run: row.dropna().to_dict() for run, row in final.sort_index().iterrows()}
+    validation = summary[["run", *swept, "step", *_with_ci95(["val/accuracy", "val/loss"], summary)]]
+    return {
+        "comparison.csv": comparison.to_csv(),
+        "comparison.md": _markdown(final.loc[comparison.index]),
+        "metrics.json": json.dumps(metrics, indent=2) + "\n",
+        "validation.csv": validation.dropna(subset="val/accuracy").to_csv(index=False),
+        "layers.csv": _by_layer(summary, swept).to_csv(index=False),
+    }
+
+
+def over_replicas(replicas: pd.DataFrame) -> pd.DataFrame:
+    """Means of each metric, and half-widths of their 95 % intervals as `<name>.ci95`: a row a (run, ..., step)."""
+    keys = list(replicas.columns[: replicas.columns.get_loc("replica")])
+    rows = []
+    for key, group in replicas.groupby(keys, sort=False, dropna=False):
+        row = dict(zip(keys, key, strict=True))
+        for name in replicas.columns[len(keys) + 1 :]:
+            row[name], ci95 = mean_ci95(group[name].to_numpy())
+            if ci95 is not None:
+                row[f"{name}.ci95"] = ci95
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _with_ci95(names: Sequence[str], table: pd.DataFrame) -> list[str]:
+    return [column for name in names for column in (name, f"{name}.ci95") if column in table]
+
+
+def _by_layer(summary: pd.DataFrame, swept: list[str]) -> pd.DataFrame:
+    """layer3/act_std, a column of (run, step) -> act_std, a column of (run, step, layer)."""
+    columns = [name.split("/", 1) for name in summary if name.startswith("layer")]
+    pieces = []
+    for layer in sorted({int(layer.removeprefix("layer")) for layer, _ in columns}):
+        names = {f"layer{layer}/{name}": name for found, name in columns if found == f"layer{layer}"}
+        piece = summary[["run", *swept, "step", *names]].dropna(how="all", subset=list(names)).rename(columns=names)
+        piece.insert(2 + len(swept), "layer", layer)
+        pieces.append(piece)
+    return pd.concat(pieces, ignore_index=True)
+
+
+def _markdown(final: pd.DataFrame) -> str:
+    """| run | test/accuracy | ...: mean ± half-width of the 95 % interval."""
+    lines = ["| run | " + " | ".join(FINAL) + " |", "|---" * (1 + len(FINAL)) + "|"]
+    for run, row in final.iterrows():
+        cells = []
+        for name in FINAL:
+            ci95 = row.get(f"{name}.ci95")
+            cells.append(f"{row[name]:.4f}" + ("" if ci95 is None else f" ± {ci95:.4f}"))
+        lines.append(f"| {run} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main(folder: Path) -> None:
+    """Writes the tables beside the replicas.csv they are made from."""
+    for name, text in tables(pd.read_csv(folder / "replicas.csv")).items():
+        (folder / name).write_text(text)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
