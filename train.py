@@ -1,26 +1,15 @@
 """Train networks from one init scheme, or a sweep of schemes, and record them: see `python train.py --help`."""
 
-import atexit
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException, InstantiationException
-from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-if TYPE_CHECKING:  # these take seconds to import, and `--help` needs none of them
-    from pytorch_lightning import Trainer
-
-    from initlab import lit, track
+from initlab import hooks
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -33,15 +22,15 @@ def main(cfg: DictConfig) -> float:
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     where = config.pop("tracking")  # where a run is recorded is no part of what it is, and may hold a password
     with ExitStack() as stack:
-        with one_line():
-            trainer, network, images = build(cfg, folder)
+        with hooks.one_line():
+            trainer, network, images = hooks.build(cfg, folder)
             run = stack.enter_context(
                 track.run(
                     **where,
-                    name=run_name(job),
+                    name=hooks.run_name(job),
                     config=config,
                     overrides=list(job.overrides.task),
-                    sweep=sweep_folder(job) if job.mode == RunMode.MULTIRUN else None,
+                    sweep=hooks.sweep_folder(job) if job.mode == RunMode.MULTIRUN else None,
                     data={"name": images.folder.name, "facts": mnist.read_facts(images.folder)},
                 )
             )
@@ -54,116 +43,6 @@ def main(cfg: DictConfig) -> float:
     return accuracy
 
 
-def build(cfg: DictConfig, folder: Path | None = None) -> "tuple[Trainer, lit.Network, lit.Images]":
-    """The objects of a run; each refuses bad values as it is made. folder: where checkpoints go."""
-    from initlab import lit
-
-    network = lit.Network(
-        hidden=OmegaConf.to_object(cfg.model.hidden),  # type: ignore[arg-type]
-        replicas=cfg.replicas,
-        seed=cfg.seed,
-        scheme=instantiate(cfg.init.weights),
-        activation=instantiate(cfg.init.activation),
-        loss=instantiate(cfg.loss),
-        optimizer=instantiate(cfg.optimizer),
-        every=cfg.stats.every,
-        probe=cfg.stats.probe,
-    )
-    trainer = instantiate(cfg.trainer, default_root_dir=folder)
-    images = lit.Images(cfg.data.folder, batch_size=cfg.data.batch_size, seed=cfg.seed)
-    images.prepare_data()
-    return trainer, network, images
-
-
-class Record(Callback):
-    """Hydra's hooks: bad input is refused before a folder is made; a sweep is a parent run of its jobs.
-
-    folder: where a sweep's replicas.csv goes.
-    """
-
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
-        self.sweep: track.Sweep | None = None
-
-    def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        refuse_bad_input(config, Path(config.hydra.run.dir))
-
-    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        refuse_bad_input(config, Path(config.hydra.sweep.dir))
-        from initlab import track
-
-        ExitStack().enter_context(track.exit_on_signals())  # for as long as the process lasts
-        name = " ".join(config.hydra.overrides.task) or "sweep"
-        self.sweep = track.Sweep.start(**config.tracking, folder=sweep_folder(config.hydra), name=name)
-        atexit.register(self.end, "FAILED")  # Hydra calls nothing when a job has failed
-
-    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        self.end("FINISHED")
-
-    def end(self, status: str) -> None:
-        """Gathers the replicas of all finished jobs, tabulates them with the parent run, and ends it, once."""
-        if self.sweep is None:
-            return
-        from initlab import report
-
-        sweep, self.sweep = self.sweep, None
-        tables: dict[str, str] = {}
-        try:
-            replicas = sweep.replicas()
-            if not replicas.empty:
-                tables = report.tables(replicas)
-                path = Path(self.folder, "replicas.csv")
-                path.parent.mkdir(parents=True, exist_ok=True)
-                replicas.to_csv(path, index=False)
-                print(f"\n{tables['comparison.md']}\nevery replica: {path}\nbrowse them:   mlflow ui")
-        except BaseException:
-            status = "FAILED"
-            raise
-        finally:
-            sweep.finish(status, tables)
-
-
-def refuse_bad_input(config: DictConfig, folder: Path) -> None:
-    """Ends the program with one line if the data, the store, the folder or a value can't be used."""
-    HydraConfig.instance().set_config(config)
-    cfg = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])  # type: ignore[misc]
-    try:
-        with one_line():
-            build(cfg)
-            there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-            if not there.is_dir() or not os.access(there, os.W_OK):
-                raise OSError(f"{there} can't be written: {folder} is to be made there")
-            from initlab import track
-
-            track.connect(**cfg.tracking)
-    except CompactHydraException as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
-            sys.excepthook(type(error), error, error.__traceback__)
-        sys.exit(f"error: {error}")
-
-
-@contextmanager
-def one_line() -> Iterator[None]:
-    """Turns a refusal, whichever library it comes from, into the kind that Hydra prints without a stack trace."""
-    try:
-        yield
-    except InstantiationException as error:
-        key = str(error).rpartition("full_key: ")[2]
-        raise CompactHydraException(f"{key}: {error.__cause__ or error}") from error
-    except (ValueError, TypeError, OSError, OmegaConfBaseException) as error:
-        raise CompactHydraException(str(error)) from error
-
-
-def run_name(job: DictConfig) -> str:
-    """Its overrides, the init scheme first: init=kaiming,seed=1."""
-    others = [item for item in job.overrides.task if not item.startswith("init=")]
-    return ",".join([f"init={job.runtime.choices.init}", *others])
-
-
-def sweep_folder(job: DictConfig) -> str:
-    """Where a sweep's jobs have their folders; it also tells them their parent run."""
-    return str(Path(job.runtime.cwd, job.sweep.dir))
-
-
 if __name__ == "__main__":
-    main()
+    with hooks.at_exit:
+        main()

@@ -7,6 +7,7 @@ torch's normal draws take another path, and give other bits, for small tensors a
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import isfinite, sqrt
 from typing import Literal
 
@@ -81,7 +82,8 @@ def kaiming(leak: float = 0.0, mode: Literal["fan_in", "fan_out"] = "fan_in") ->
 class TorchLinear(Scheme):
     """What torch.nn.Linear does by itself: weights and biases U(-c, c), c = 1 / sqrt(fan_in).
 
-    Its source says kaiming_uniform_(a=sqrt(5)): a bound of sqrt(6 / ((1 + 5) fan_in)), which is c; Var W = 1 / (3 fan_in).
+    Its source says kaiming_uniform_(a=sqrt(5)): a bound of sqrt(6 / ((1 + 5) fan_in)), which is c.
+    Var W = 1 / (3 fan_in).
     """
 
     def variance(self, fan_out: int, fan_in: int) -> float:
@@ -150,7 +152,7 @@ def draw(
     for width in widths:
         whole("width", width, least=1)
     whole("seed", seed, least=0)
-    layers = [(fan_out, fan_in) for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True)]
+    layers = [(fan_out, fan_in) for fan_in, fan_out in pairwise(widths)]
     weights = [torch.empty(replicas, fan_out, fan_in, dtype=dtype) for fan_out, fan_in in layers]
     biases = [torch.empty(replicas, fan_out, 1, dtype=dtype) for fan_out, _ in layers]
     for replica in range(replicas):

@@ -85,7 +85,7 @@ class Network(LightningModule):
         return mlp.loss_and_gradients(x, y, list(self.weights), list(self.biases), self.activation, self.loss)
 
     @torch.no_grad()
-    def training_step(self, block: Iterator[tuple[Tensor, Tensor]], _: int) -> None:
+    def training_step(self, block: Iterator[tuple[Tensor, Tensor]], batch_idx: int) -> None:
         """Takes one optimiser step for every batch x (784, B), y (B,) of a block. Nothing here waits for the device."""
         optimizer = self.optimizers()
         step = self.global_step
@@ -100,10 +100,10 @@ class Network(LightningModule):
                 self._measure_update(before)
             step += 1
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._evaluate("val", *batch)
 
-    def test_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._evaluate("test", *batch)
 
     def on_train_start(self) -> None:

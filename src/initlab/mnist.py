@@ -7,7 +7,6 @@ python -m initlab.mnist normalize data/raw data/normalized conf/data/mnist.yaml 
 import gzip
 import hashlib
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -41,21 +40,22 @@ def download(
 
     folder.mkdir(parents=True, exist_ok=True)
     missing = {name: md5 for name, md5 in files.items() if not _matches(folder / name, md5)}
+    transport = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=timeout)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as partial:
         for name, md5 in missing.items():
             failures = []
             for mirror in mirrors:
                 source = pooch.create(partial, mirror, registry={name: f"md5:{md5}"}, retry_if_failed=retries)
                 try:
-                    source.fetch(name, downloader=pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=timeout))
+                    source.fetch(name, downloader=transport)
                     break
                 except (OSError, ValueError) as error:  # requests' errors are OSErrors, a wrong hash is a ValueError
                     failures.append(f"  {mirror}{name}: {str(error).splitlines()[0]}")
             else:
                 raise DataError("\n".join([f"no mirror serves {name} with MD5 {md5}", *failures]))
         for name in missing:
-            os.chmod(Path(partial, name), 0o644)  # temporary files are their owner's alone
-            os.replace(Path(partial, name), folder / name)
+            Path(partial, name).chmod(0o644)  # temporary files are their owner's alone
+            Path(partial, name).replace(folder / name)
 
 
 def read_idx(path: Path, *, dimensions: int) -> Tensor:
@@ -106,7 +106,7 @@ def read_pair(folder: Path, prefix: str) -> tuple[Tensor, Tensor]:
 def split(folder: Path, validation: int | None) -> dict[str, tuple[Tensor, Tensor]]:
     """{split: (images (N, 784), labels (N,))}, uint8.
 
-    validation: how many images, the last of the training file, are held out; None: none, the test file is used for both.
+    validation: images held out, the last of the training file; None: none are, and the test file serves for both.
     """
     images, labels = read_pair(folder, "train")
     test = read_pair(folder, "t10k")

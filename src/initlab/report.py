@@ -1,4 +1,4 @@
-"""Tables of a sweep, made from the values of every replica: python -m initlab.report FOLDER, which holds replicas.csv."""
+"""Tables of a sweep, from the values of every replica: `python -m initlab.report FOLDER`, where replicas.csv is."""
 
 import json
 import sys
@@ -16,7 +16,8 @@ def tables(replicas: pd.DataFrame) -> dict[str, str]:
     """{file name: text} from a sweep's replicas.csv: a row a (run, step, replica), swept keys before `step`.
 
     comparison.csv, .md: a row a run, best first: means over replicas of its last values, with 95 % intervals.
-    metrics.json: the same, for `dvc metrics`.  validation.csv: a row a (run, step).  layers.csv: a row a (run, step, layer).
+    metrics.json: the same, for `dvc metrics`.  validation.csv: a row a (run, step).
+    layers.csv: a row a (run, step, layer).
     """
     summary = over_replicas(replicas)
     final = summary.groupby("run", sort=False)[_with_ci95(FINAL, summary)].last()

@@ -24,7 +24,7 @@ class Layer(NamedTuple):
     a: Tensor
     delta: Tensor
     W: Tensor
-    gW: Tensor
+    gW: Tensor  # noqa: N815 (the formula's name)
 
 
 # Standard deviations are over all entries of a layer, with n - 1, as torch's.

@@ -1,16 +1,14 @@
-"""MLflow's room: a store that is there before anything starts, a run that ends with the right status, a sweep's parent."""
+"""MLflow's room: a store that is there before anything starts, runs that end with the right status, sweeps."""
 
 import hashlib
 import io
 import json
 import logging
 import os
-import signal
 import socket
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -21,7 +19,6 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
-import psutil
 import requests
 from filelock import FileLock
 from mlflow import MlflowClient
@@ -30,6 +27,7 @@ from mlflow.exceptions import MlflowException
 from omegaconf import OmegaConf
 from sqlalchemy.exc import SQLAlchemyError
 
+from initlab import process
 from initlab.stats import mean_ci95
 
 for noisy in ("mlflow.store.db.utils", "alembic"):  # the making of a store's tables is no news
@@ -56,7 +54,7 @@ def connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
     _probe(uri, file)
     location = None if file is None else (file.absolute().parent / "mlruns").as_uri()
     try:
-        with FileLock(f"{file}.lock") if file else nullcontext():
+        with FileLock(f"{file}.lock", timeout=60) if file else nullcontext():
             client = MlflowClient(uri)
             found = client.get_experiment_by_name(experiment)
             if file and not found:
@@ -75,14 +73,15 @@ def connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
 def _probe(uri: str, file: Path | None) -> None:
     """Fails fast: MLflow itself tries again for minutes. Raises TrackingError."""
     if file is not None:
-        target = file if file.exists() else file.absolute().parent
-        if not target.absolute().parent.is_dir() or not os.access(target, os.W_OK):
-            raise TrackingError(f"tracking.uri: {file} can't be written")
+        try:
+            file.open("ab").close()
+        except OSError as error:
+            raise TrackingError(f"tracking.uri: {file} can't be written: {error.strerror}") from error
         return
     parts = urlsplit(uri)
     scheme = parts.scheme.split("+")[0]
     if scheme not in PORTS or not parts.hostname:
-        raise TrackingError(f"tracking.uri is {uri!r}; expected sqlite:///FILE, http(s)://HOST, or a database's address")
+        raise TrackingError(f"tracking.uri is {uri!r}; expected sqlite:///FILE, http(s)://HOST or a database's URL")
     address = f"{parts.hostname}:{parts.port or PORTS[scheme]}"  # without the password
     try:
         if scheme in ("http", "https"):
@@ -94,7 +93,7 @@ def _probe(uri: str, file: Path | None) -> None:
 
 
 class Run:
-    """One run of the store, while it goes on. Metrics are means over replicas; `<name>.ci95` is the interval's half-width."""
+    """One run of the store, while it goes on. Metrics are means over replicas, `<name>.ci95` their 95 % half-width."""
 
     def __init__(self, client: MlflowClient, run_id: str) -> None:
         self.client, self.run_id = client, run_id
@@ -137,12 +136,12 @@ class Run:
 def run(
     *, uri: str, experiment: str, name: str, config: dict[str, Any], sweep: str | None, overrides: list[str], data: dict
 ) -> Iterator[Run]:
-    """A run of the store: FINISHED if the body returns, KILLED if a signal ends it, else FAILED with the reason as a tag.
+    """A run of the store: FINISHED if the body returns, KILLED if a signal ends it, else FAILED; the reason is a tag.
 
     config: resolved, plain; becomes the run's params (flat) and its config.yaml.  sweep: the sweep's folder, if it is
     part of one; its parent is found by that.  data: name and facts of the data set, noted as the run's input.
     """
-    with exit_on_signals():
+    with process.exit_on_signals():
         client, experiment_id = connect(uri, experiment)
         bury_the_dead(client, experiment_id)
         text = OmegaConf.to_yaml(config)
@@ -164,14 +163,19 @@ def run(
             yield current
             client.log_text(run_id, _csv(current.replicas()), TABLE)
         except BaseException as error:
-            _end(client, run_id, "KILLED" if _received else "FAILED", reason=f"{type(error).__name__}: {error}")
+            _end(
+                client,
+                run_id,
+                "KILLED" if process.ended_by_signal() else "FAILED",
+                reason=f"{type(error).__name__}: {error}",
+            )
             raise
         _end(client, run_id, "FINISHED")
 
 
 @dataclass
 class Sweep:
-    """The parent run of a sweep's jobs. It holds plain values alone, so that launchers can send it to other processes."""
+    """The parent run of a sweep's jobs. It holds plain values alone: launchers send it to other processes."""
 
     uri: str
     experiment: str
@@ -187,7 +191,7 @@ class Sweep:
         return cls(uri, experiment, folder, client.create_run(experiment_id, run_name=name, tags=tags).info.run_id)
 
     def replicas(self) -> pd.DataFrame:
-        """The tables of all finished jobs, one under the other, with their name and overrides as columns; may be empty."""
+        """The tables of all finished jobs, if any, one under the other; name and overrides are columns."""
         client, experiment_id = connect(self.uri, self.experiment)
         jobs = client.search_runs(
             [experiment_id],
@@ -208,56 +212,15 @@ class Sweep:
         client, _ = connect(self.uri, self.experiment)
         for name, text in tables.items():
             client.log_text(self.run_id, text, name)
-        _end(client, self.run_id, "KILLED" if _received else status)
-
-
-_received: int | None = None  # the signal that is ending this process
-
-
-@contextmanager
-def exit_on_signals() -> Iterator[None]:
-    """While it lasts, Ctrl-C, SIGTERM and SIGHUP raise SystemExit with the shell's code for them, 128 + n.
-
-    Lightning would turn the first into exit code 1 and the second into 0, which reads as success.
-    """
-
-    def leave(number: int, _: object) -> None:
-        global _received
-        _received = number
-        raise SystemExit(128 + number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals are the main thread's
-        return
-    numbers = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, leave) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        _end(client, self.run_id, "KILLED" if process.ended_by_signal() else status)
 
 
 def bury_the_dead(client: MlflowClient, experiment_id: str) -> None:
     """Marks runs KILLED that read RUNNING, but whose process on this host is gone: nothing else could (kill -9)."""
     for lost in client.search_runs([experiment_id], "attributes.status = 'RUNNING'", max_results=50000):
-        host, _, process = lost.data.tags.get("owner", "").partition(" ")
-        if host == socket.gethostname() and not _alive(process):
+        owner = lost.data.tags.get("owner")
+        if owner is not None and process.is_gone(owner):
             _end(client, lost.info.run_id, "KILLED", reason="its process is gone")
-
-
-def _owner() -> str:
-    """Host, process and its start: a process number alone is given again."""
-    return f"{socket.gethostname()} {os.getpid()} {psutil.Process().create_time():.2f}"
-
-
-def _alive(process: str) -> bool:
-    number, started = process.split()
-    try:
-        found = psutil.Process(int(number))
-        return abs(found.create_time() - float(started)) < 2 and found.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def _end(client: MlflowClient, run_id: str, status: str, reason: str | None = None) -> None:
@@ -275,10 +238,11 @@ def _parent(client: MlflowClient, experiment_id: str, folder: str) -> str:
 
 def _origin() -> dict[str, str]:
     """Where a run comes from: code, data, machine; what can't be known is left out."""
-    tags = {"owner": _owner(), "mlflow.source.name": Path(sys.argv[0]).name, "mlflow.source.type": "LOCAL"}
+    tags = {"owner": process.owner(), "mlflow.source.name": Path(sys.argv[0]).name, "mlflow.source.type": "LOCAL"}
     git = _git("rev-parse", "HEAD")
     if git is not None:
-        tags |= {"git.commit": git, "mlflow.source.git.commit": git, "git.dirty": str(bool(_git("status", "--porcelain")))}
+        dirty = bool(_git("status", "--porcelain"))
+        tags |= {"git.commit": git, "mlflow.source.git.commit": git, "git.dirty": str(dirty)}
     if Path("data.dvc").is_file():
         tags["data.md5"] = OmegaConf.load("data.dvc").outs[0].md5
     if Path("dvc.lock").is_file():
