@@ -55,7 +55,7 @@ class Record(Callback):
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
-        self.sweep: track.Sweep | None = None
+        self.status = "FAILED"
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         refuse_bad_input(config, Path(config.hydra.run.dir))
@@ -66,19 +66,16 @@ class Record(Callback):
 
         at_exit.enter_context(process.exit_on_signals())
         name = " ".join(config.hydra.overrides.task) or "sweep"
-        self.sweep = track.Sweep.start(**config.tracking, folder=sweep_folder(config.hydra), name=name)
-        at_exit.callback(self.end, "FAILED")
+        sweep = track.Sweep.start(**config.tracking, folder=sweep_folder(config.hydra), name=name)
+        at_exit.callback(self.end, sweep)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        self.end("FINISHED")
+        self.status = "FINISHED"
 
-    def end(self, status: str) -> None:
-        """Gathers the replicas of all finished jobs, tabulates them with the parent run, and ends it, once."""
-        if self.sweep is None:
-            return
+    def end(self, sweep: "track.Sweep") -> None:
+        """Gathers the replicas of all finished jobs, tabulates them with the parent run, and ends it."""
         from initlab import report
 
-        sweep, self.sweep = self.sweep, None
         tables: dict[str, str] = {}
         try:
             replicas = sweep.replicas()
@@ -89,10 +86,10 @@ class Record(Callback):
                 replicas.to_csv(path, index=False)
                 print(f"\n{tables['comparison.md']}\nevery replica: {path}\nbrowse them:   mlflow ui")
         except BaseException:
-            status = "FAILED"
+            self.status = "FAILED"
             raise
         finally:
-            sweep.finish(status, tables)
+            sweep.finish(self.status, tables)
 
 
 def refuse_bad_input(config: DictConfig, folder: Path) -> None:

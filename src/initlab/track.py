@@ -163,12 +163,7 @@ def run(
             yield current
             client.log_text(run_id, _csv(current.replicas()), TABLE)
         except BaseException as error:
-            _end(
-                client,
-                run_id,
-                "KILLED" if process.ended_by_signal() else "FAILED",
-                reason=f"{type(error).__name__}: {error}",
-            )
+            _end(client, run_id, "FAILED", reason=f"{type(error).__name__}: {error}")
             raise
         _end(client, run_id, "FINISHED")
 
@@ -212,7 +207,7 @@ class Sweep:
         client, _ = connect(self.uri, self.experiment)
         for name, text in tables.items():
             client.log_text(self.run_id, text, name)
-        _end(client, self.run_id, "KILLED" if process.ended_by_signal() else status)
+        _end(client, self.run_id, status)
 
 
 def bury_the_dead(client: MlflowClient, experiment_id: str) -> None:
@@ -224,6 +219,8 @@ def bury_the_dead(client: MlflowClient, experiment_id: str) -> None:
 
 
 def _end(client: MlflowClient, run_id: str, status: str, reason: str | None = None) -> None:
+    if status == "FAILED" and process.ended_by_signal():
+        status = "KILLED"
     if reason is not None:
         client.set_tag(run_id, "end.reason", reason[:500])
     client.set_terminated(run_id, status)

@@ -1,0 +1,81 @@
+"""What the tests stand on: the real MNIST, normalised once a session, and copies of the project as a stranger has it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from initlab import mnist
+
+ROOT = Path(__file__).parents[1]
+
+Train = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The four files, without the README that lies beside them in mirror/."""
+    folder = tmp_path_factory.mktemp("raw")
+    for file in (ROOT / "mirror").glob("*.gz"):
+        shutil.copy(file, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def normalized(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """data/normalized/mnist, made by the code under test."""
+    folder = tmp_path_factory.mktemp("normalized") / "mnist"
+    mnist.normalize(raw, folder, validation=10_000, scale=256)
+    return folder
+
+
+def fresh_clone(folder: Path) -> Path:
+    """The project as git would clone it, with the working tree's changes, committed; neither data nor results."""
+    names = _git(ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
+    for name in filter(None, names):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    _git(folder, "init", "--quiet")
+    _git(folder, "add", "--all")
+    _git(folder, "-c", "user.name=a", "-c", "user.email=a@example.org", "commit", "--quiet", "--message=all")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, normalized: Path) -> Path:
+    """A clone, and the normalised data in its place: where `train.py` can run and leave what it leaves."""
+    folder = fresh_clone(tmp_path_factory.mktemp("project"))
+    (folder / "data" / "normalized").mkdir(parents=True)
+    (folder / "data" / "normalized" / "mnist").symlink_to(normalized)
+    return folder
+
+
+@pytest.fixture
+def train(project: Path) -> Train:
+    """Runs `python train.py ...` in the project, on the CPU, and gives what it printed."""
+
+    def run(*arguments: str, check: bool = True, cwd: Path = project) -> subprocess.CompletedProcess[str]:
+        return command([sys.executable, "train.py", *arguments], cwd, check=check)
+
+    return run
+
+
+def command(words: Sequence[str], cwd: Path, *, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Runs a command as a person would, without pytest's or a tracker's settings; shows its output if it fails."""
+    done = subprocess.run(words, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=600)
+    if check and done.returncode:
+        pytest.fail(f"{' '.join(words)} exited {done.returncode}\n{done.stdout}\n{done.stderr}")
+    return done
+
+
+def environment() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "HYDRA_", "PYTEST_"))}
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout

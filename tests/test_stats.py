@@ -1,0 +1,68 @@
+"""Statistics against numpy, on tensors small enough to see."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats as scipy_stats
+
+from initlab import stats
+
+R, D, E, B = 3, 4, 5, 6
+
+
+@pytest.fixture
+def layer() -> stats.Layer:
+    g = torch.Generator().manual_seed(0)
+    z = torch.randn(R, D, B, generator=g)
+    z[0, 1] = -1.0  # a dead unit
+    return stats.Layer(
+        z, z.clamp_min(0), torch.randn(R, D, B, generator=g), torch.randn(R, D, E, generator=g), torch.randn(R, D, E)
+    )
+
+
+def test_each_statistic_is_what_its_name_says(layer: stats.Layer) -> None:
+    values = stats.measure([layer, layer])
+    for r in range(R):
+        z, a, delta, W, gW = (tensor[r].double().numpy() for tensor in layer)
+        expected = {
+            "preact_mean": z.mean(),
+            "preact_std": z.std(ddof=1),
+            "act_mean": a.mean(),
+            "act_std": a.std(ddof=1),
+            "delta_std": B * delta.std(ddof=1),
+            "grad_std": gW.std(ddof=1),
+            "weight_std": W.std(ddof=1),
+            "dead_fraction": np.mean((z <= 0).all(axis=1)),
+            "inactive_fraction": np.mean(z <= 0),
+        }
+        measured = {
+            name.removeprefix("layer1/"): v[r].item() for name, v in values.items() if name.startswith("layer1")
+        }
+        assert measured == pytest.approx(expected, rel=1e-5)
+    assert values["layer1/dead_fraction"][0] >= 0.25
+    assert "layer2/dead_fraction" not in values  # the last layer is linear: no unit of it is off
+
+
+def test_update_ratio_of_plain_sgd(layer: stats.Layer) -> None:
+    """W' = W - lr gW: the ratio is lr std(gW) / std(W)."""
+    ratio = stats.update_ratio(layer.W, layer.W - 0.1 * layer.gW)
+    torch.testing.assert_close(ratio, 0.1 * layer.gW.std((1, 2)) / layer.W.std((1, 2)), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("count", [2, 8, 100])
+def test_interval_is_students(count: int) -> None:
+    values = np.random.default_rng(0).normal(3, 2, count)
+    mean, half = stats.mean_ci95(values)
+    low, high = scipy_stats.t.interval(0.95, count - 1, loc=values.mean(), scale=scipy_stats.sem(values))
+    assert (mean - half, mean + half) == pytest.approx((low, high), rel=1e-9)
+
+
+def test_interval_covers_95_percent() -> None:
+    """Of 4,000 samples of 5 normal draws, the share that covers the mean has standard error sqrt(.95 .05 / 4000)."""
+    samples = np.random.default_rng(1).normal(0, 1, (4000, 5))
+    covered = np.mean([abs(mean) <= half for mean, half in map(stats.mean_ci95, samples)])
+    assert abs(covered - 0.95) < 4 * np.sqrt(0.95 * 0.05 / 4000)
+
+
+def test_one_replica_has_no_interval() -> None:
+    assert stats.mean_ci95(np.array([2.5])) == (2.5, None)
