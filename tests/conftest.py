@@ -1,4 +1,4 @@
-"""What the tests stand on: the real MNIST, normalised once a session, and copies of the project as a stranger has it."""
+"""What the tests stand on: the real MNIST, normalised once a session, and the project as a stranger clones it."""
 
 import os
 import shutil

@@ -43,9 +43,8 @@ def loss_written_in_torch(
 ) -> Tensor:
     """The same loss, summed over replicas, in torch's own layout, (B, D), and its own functions."""
     total = torch.zeros((), dtype=torch.float64)
-    leak, shift, scale = (
-        torch.as_tensor(c, dtype=torch.float64).expand(R, 1, 1) for c in (phi.leak, phi.shift, phi.scale)
-    )
+    constants = (phi.leak, phi.shift, phi.scale)
+    leak, shift, scale = (torch.as_tensor(c, dtype=torch.float64).expand(R, 1, 1) for c in constants)
     for r in range(len(weights[0])):
         a = x.T
         for layer, (W, b) in enumerate(zip(weights, biases, strict=True)):

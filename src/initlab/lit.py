@@ -131,9 +131,8 @@ class Network(LightningModule):
 
     @torch.no_grad()
     def on_train_end(self) -> None:
-        if self.global_step % self.every:
-            self._measure(self.global_step)
-            self._flush()
+        self._measure(self.global_step)
+        self._flush()
 
     def digest(self) -> str:
         """SHA-256 of all weights and biases, as float32 bytes, in the order of `parameters()`."""

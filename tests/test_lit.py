@@ -1,0 +1,292 @@
+"""The Lightning module and data module: a step is W - lr gW, runs repeat to the bit, statistics disturb nothing."""
+
+from functools import partial
+from math import sqrt
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pytorch_lightning import Trainer
+from torch import optim
+from torch.utils.data import DataLoader
+
+from initlab import init, lit, mlp, mnist
+
+SGD = partial(optim.SGD, lr=0.05)
+
+
+def network(**changes) -> lit.Network:
+    values = {
+        "hidden": [50],
+        "replicas": 2,
+        "seed": 0,
+        "scheme": init.kaiming(),
+        "activation": mlp.Activation(),
+        "loss": mlp.CrossEntropy(),
+        "optimizer": SGD,
+        "every": 200,
+        "probe": 256,
+    }
+    return lit.Network(**values | changes)
+
+
+def fit(
+    module: lit.Network,
+    folder: Path,
+    *,
+    batches: float | int = 1.0,
+    epochs: int = 1,
+    batch_size: int = 64,
+    block: int = 8,
+) -> lit.Images:
+    """Trains on the CPU; `batches` as Trainer's limit_train_batches, in blocks."""
+    images = lit.Images(folder, batch_size=batch_size, seed=module.seed, block=block)
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=epochs,
+        limit_train_batches=batches,
+        limit_val_batches=2,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    trainer.fit(module, images)
+    return images
+
+
+def parameters(module: lit.Network) -> list[torch.Tensor]:
+    return [parameter.detach().clone() for parameter in module.parameters()]
+
+
+def test_one_step_is_w_minus_lr_gw(normalized: Path) -> None:
+    """On the first batch of the epoch's order, with gradients written out here for one hidden layer."""
+    module = network()
+    images = fit(module, normalized, batches=1, block=1)
+    (W1, W2), (b1, b2) = init.draw(init.kaiming(), [784, 50, 10], replicas=2, seed=0)
+    x, y = images.splits["train"]
+    rows = torch.from_numpy(init.stream(0, "epoch", 0).permutation(50_000)[:64])
+    x, y = x[rows].T, y[rows]
+    z1 = W1 @ x + b1
+    a1 = z1.relu()
+    p = (W2 @ a1 + b2).softmax(1)
+    p[:, y, torch.arange(64)] -= 1
+    delta2 = p / 64
+    delta1 = (W2.mT @ delta2) * (z1 > 0)
+    # float32, sums of 64 products: some ulps of values of order 0.1
+    expected = [W1 - 0.05 * delta1 @ x.T, W2 - 0.05 * delta2 @ a1.mT]
+    for ours, theirs in zip(module.weights, expected, strict=True):
+        torch.testing.assert_close(ours.detach(), theirs, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(
+        module.biases[0].detach(), b1 - 0.05 * delta1.sum(-1, keepdim=True), rtol=1e-5, atol=1e-7
+    )
+
+
+@pytest.mark.parametrize("optimizer", [SGD, partial(optim.SGD, lr=0.02, momentum=0.9), partial(optim.Adam, lr=1e-3)])
+def test_r_replicas_are_r_runs(optimizer: lit.Callable, normalized: Path) -> None:
+    """Replica r of three is the third run's: one with its draw, alone, for 40 steps; in float64, to rounding."""
+    together = network(replicas=3, optimizer=optimizer).double()
+    alone = network(replicas=1, optimizer=optimizer).double()
+    data = lit.Images(normalized, batch_size=64, seed=0)
+    data.setup("fit")
+    weights, biases = init.draw(init.kaiming(), [784, 50, 10], replicas=3, seed=0, dtype=torch.float64)
+    for module, part in [(together, slice(0, 3)), (alone, slice(2, 3))]:
+        module.weights.extend([W[part].clone() for W in weights])
+        module.biases.extend([b[part].clone() for b in biases])
+        steps = module.optimizer(list(module.parameters()))
+        for batch in range(40):
+            rows = slice(64 * batch, 64 * (batch + 1))
+            x, y = (split[rows] for split in data.splits["train"])
+            with torch.no_grad():
+                _, gradients, _ = module.gradients(x.double().mT, y)
+            for W, b, gradient in zip(module.weights, module.biases, gradients, strict=True):
+                W.grad, b.grad = gradient.W, gradient.b
+            steps.step()
+    for many, one in zip(parameters(together), parameters(alone), strict=True):
+        torch.testing.assert_close(many[2:], one, rtol=1e-9, atol=1e-11)
+
+
+def test_same_seed_same_bits_whatever_is_measured(normalized: Path) -> None:
+    """Neither statistics, nor how steps are grouped in blocks, touch the training."""
+    digests = set()
+    for every, block in [(200, 8), (3, 8), (10**6, 8), (200, 1)]:
+        module = network(every=every)
+        fit(module, normalized, batches=24 // block, block=block)
+        assert module.global_step == 24
+        digests.add(module.digest())
+    assert len(digests) == 1
+    other = network(seed=1)
+    fit(other, normalized, batches=3)
+    assert other.digest() not in digests
+
+
+def test_statistics_are_recorded_at_their_steps(normalized: Path) -> None:
+    """At 0, every 10 steps, and at the end; losses are means since the last time; all have a value a replica."""
+    recorded: dict[int, dict[str, np.ndarray]] = {}
+    fit(network(every=10, record=lambda values: recorded.update(values)), normalized, batches=3)
+    assert sorted(recorded) == [0, 10, 20, 24]
+    assert "train/loss" not in recorded[0]
+    assert all(values.shape == (2,) for named in recorded.values() for values in named.values())
+    layers = {name.split("/")[1] for name in recorded[10] if name.startswith("layer1/")}
+    assert layers >= {"act_mean", "act_std", "preact_std", "dead_fraction", "grad_std", "weight_std", "update_ratio"}
+    # Plain SGD on the probe's gradient would give lr * grad_std / weight_std; the batch's is noisier, never far.
+    plain = 0.05 * recorded[10]["layer1/grad_std"] / recorded[10]["layer1/weight_std"]
+    assert np.all(
+        (recorded[10]["layer1/update_ratio"] / plain > 0.5) & (recorded[10]["layer1/update_ratio"] / plain < 10)
+    )
+
+
+def test_train_loss_is_the_mean_over_the_steps_since(normalized: Path) -> None:
+    """Where nothing is learnt (lr = 1e-12) the mean over 20 batches is the loss of their images at once."""
+    recorded: dict[int, dict[str, np.ndarray]] = {}
+    module = network(every=20, optimizer=partial(optim.SGD, lr=1e-12), record=lambda values: recorded.update(values))
+    images = fit(module, normalized, batches=1, block=20)
+    rows = torch.from_numpy(init.stream(0, "epoch", 0).permutation(50_000)[: 64 * 20])
+    x, y = (split[rows] for split in images.splits["train"])
+    with torch.no_grad():
+        losses, _, _ = module.gradients(x.mT, y)
+    np.testing.assert_allclose(recorded[20]["train/loss"], losses.numpy(), rtol=1e-5)
+
+
+def test_lsuv_is_calibrated_on_training_images(normalized: Path) -> None:
+    module = network(scheme=init.LSUV(images=500), hidden=[50, 50], optimizer=partial(optim.SGD, lr=1e-12))
+    images = fit(module, normalized, batches=1)
+    with torch.no_grad():
+        _, _, trace = module.gradients(images.splits["train"][0][:500].mT, images.splits["train"][1][:500])
+    for z in trace.z:
+        torch.testing.assert_close(z.std((1, 2)), torch.ones(2), rtol=1e-4, atol=0)
+
+
+# The lesson's numbers at step 0, on 784-50 and the validation images. They are draws: a replica's value spreads, as
+# measured over 1,000 draws, by 0.14 / sqrt(50) and the like; bands are 4 standard errors of the mean of 400 replicas.
+
+
+@pytest.fixture(scope="module")
+def validation(normalized: Path) -> torch.Tensor:
+    return mnist.load(normalized, "validation")[0][:2000].mT
+
+
+def spread(values: torch.Tensor) -> tuple[float, float]:
+    return values.mean().item(), 4 * values.std().item() / sqrt(len(values))
+
+
+def first_layer(scheme: init.Scheme, x: torch.Tensor) -> torch.Tensor:
+    (W,), (b,) = init.draw(scheme, [784, 50], replicas=400, seed=0)
+    return W @ x + b
+
+
+def test_lecun_keeps_the_variance_of_the_images(validation: torch.Tensor) -> None:
+    """E[z^2] = |x|^2 / 784 exactly in expectation, 0.99 on these images: the lesson prints 0.9786 for one draw."""
+    z = first_layer(init.VarianceScaling(1), validation)
+    mean, error = spread(z.square().mean((1, 2)))
+    assert abs(mean - validation.square().mean().item()) < error
+    std, _ = spread(z.std((1, 2)))
+    assert abs(std - 0.99) < 0.02
+
+
+def test_kaiming_relu_and_shifted_relu_means(validation: torch.Tensor) -> None:
+    """Kaiming: mean near 0.55, std near 0.82; minus 0.5, the mean is near 0.05 and the std the same, exactly."""
+    z = first_layer(init.kaiming(), validation)
+    plain, shifted = mlp.Activation()(z), mlp.Activation(shift=0.5)(z)
+    assert abs(spread(plain.mean((1, 2)))[0] - 0.55) < 0.02
+    assert abs(spread(plain.std((1, 2)))[0] - 0.82) < 0.03
+    assert abs(spread(shifted.mean((1, 2)))[0] - 0.05) < 0.02
+    torch.testing.assert_close(shifted.std((1, 2)), plain.std((1, 2)), rtol=1e-4, atol=0)
+
+
+def test_depth_explodes_vanishes_or_keeps_the_scale(validation: torch.Tensor) -> None:
+    """Eight hidden layers of 50: what is left, at the last, of how a unit differs from image to image.
+
+    A layer multiplies it by about sqrt(50 Var W / 2): 5 for `normal`, 1 for `kaiming`, sqrt(1 / 6) for `pytorch`.
+    """
+    left = {}
+    for name, scheme in {
+        "normal": init.VarianceScaling(1, "one"),
+        "kaiming": init.kaiming(),
+        "pytorch": init.TorchLinear(),
+    }.items():
+        weights, biases = init.draw(scheme, [784, *[50] * 8], replicas=50, seed=0)
+        z = mlp.forward(validation[:, :200], weights, biases, mlp.Activation()).z
+        left[name] = (z[-1].std(-1).mean() / z[0].std(-1).mean()).item()
+    assert left["normal"] > 1e4
+    assert 1 / 3 < left["kaiming"] < 3
+    assert left["pytorch"] < 1e-2
+
+
+# Data module
+
+
+def order(seed: int, epoch: int) -> torch.Tensor:
+    sampler = lit.EpochOrder(1000, 64, 4, seed=seed, device=torch.device("cpu"))
+    sampler.set_epoch(epoch)
+    return torch.cat(list(sampler))
+
+
+def test_the_order_is_a_function_of_seed_and_epoch() -> None:
+    assert torch.equal(order(0, 1), order(0, 1))
+    assert not torch.equal(order(0, 1), order(0, 2))
+    assert not torch.equal(order(0, 1), order(1, 1))
+
+
+def test_an_epoch_is_whole_batches_of_distinct_rows() -> None:
+    rows = order(0, 0)
+    assert len(rows) == 960 == len(rows.unique())
+
+
+def test_every_epoch_has_its_own_order_under_lightning(normalized: Path) -> None:
+    """Lightning tells the sampler the epoch: two epochs are two orders, and both are what the seed says."""
+    seen: list[torch.Tensor] = []
+
+    class Watch(lit.Network):
+        def training_step(self, block, batch_idx):
+            batches = list(block)
+            seen.append(batches[0][0][:, 0])
+            super().training_step(iter(batches), batch_idx)
+
+    values = network()
+    module = Watch(
+        hidden=[50], replicas=1, seed=0, scheme=values.scheme, activation=values.activation, loss=values.loss,
+        optimizer=SGD, every=200, probe=256,
+    )  # fmt: skip
+    images = fit(module, normalized, batches=1, epochs=2)
+    for epoch, first in enumerate(seen):
+        row = init.stream(0, "epoch", epoch).permutation(50_000)[0]
+        assert torch.equal(first, images.splits["train"][0][row])
+
+
+def test_blocks_hand_out_columns(normalized: Path) -> None:
+    images = lit.Images(normalized, batch_size=64, seed=0, block=4)
+    images.setup("fit")
+    loader = images.train_dataloader()
+    assert isinstance(loader, DataLoader)
+    batches = list(next(iter(loader)))
+    assert [(x.shape, y.shape) for x, y in batches] == [((784, 64), (64,))] * 4
+    assert sum(len(y) for _, y in images.val_dataloader()) == 10_000
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"replicas": 0}, "replicas is 0; expected a whole number of at least 1"),
+        ({"hidden": [50, -5]}, "width is -5"),
+        ({"hidden": [2.5]}, "width is 2.5"),
+        ({"seed": -1}, "seed is -1"),
+        ({"every": 0}, "stats.every is 0"),
+        ({"probe": 1}, "stats.probe is 1; expected a whole number of at least 2"),
+        ({"optimizer": partial(optim.SGD, lr=-1.0)}, "optimizer: Invalid learning rate: -1.0"),
+        ({"optimizer": partial(optim.SGD, lr="fast")}, "optimizer: "),
+        ({"optimizer": optim.LBFGS}, "optimizer LBFGS mixes"),
+    ],
+)
+def test_network_refuses(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        network(**changes)
+
+
+def test_a_batch_larger_than_the_data_is_refused(normalized: Path) -> None:
+    images = lit.Images(normalized, batch_size=50_001, seed=0)
+    images.setup("fit")
+    with pytest.raises(ValueError, match="batch_size is 50001; there are 50,000 training images"):
+        images.train_dataloader()

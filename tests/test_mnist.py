@@ -1,0 +1,296 @@
+"""The data: the lesson's numbers, what is refused, and the download over real HTTP from a server on loopback."""
+
+import gzip
+import json
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from hashlib import md5
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+from omegaconf import OmegaConf
+from safetensors.torch import load_file
+from torchvision.datasets import MNIST
+
+from initlab import mnist
+
+SOURCE = OmegaConf.load(ROOT / "conf" / "data" / "source" / "mnist.yaml")
+FILES = dict(SOURCE.files)
+
+
+def regime(name: str) -> dict:
+    config = OmegaConf.load(ROOT / "conf" / "data" / f"{name}.yaml")
+    return {"validation": config.validation, "scale": config.scale}
+
+
+def unzipped(path: Path) -> bytes:
+    return gzip.decompress(path.read_bytes())
+
+
+def test_mirrors_and_checksums_are_torchvisions() -> None:
+    assert list(SOURCE.mirrors) == MNIST.mirrors
+    assert dict(MNIST.resources) == FILES
+
+
+def test_facts_of_mnist(raw: Path, tmp_path: Path) -> None:
+    """The lesson's second version: 50,000 x 784, mean 0.1304, std 0.3073; validation -0.0059 and 0.9924."""
+    facts = mnist.normalize(raw, tmp_path, **regime("mnist"))
+    assert (facts["mean"], facts["std"]) == pytest.approx((0.1304, 0.3073), abs=5e-5)
+    train, validation = facts["splits"]["train"], facts["splits"]["validation"]
+    assert (train["images"], validation["images"], facts["splits"]["test"]["images"]) == (50_000, 10_000, 10_000)
+    assert (facts["inputs"], facts["classes"]) == (784, 10)
+    assert (train["mean"], train["std"]) == pytest.approx((0, 1), abs=1e-12)
+    assert (validation["mean"], validation["std"]) == pytest.approx((-0.00585, 0.9924), abs=1e-4)
+
+
+def test_facts_of_mnist_60k(raw: Path, tmp_path: Path) -> None:
+    """The lesson's first version: 60,000 x 784, mean 33.3184, std 78.5675, before; 0 and 1 after."""
+    facts = mnist.normalize(raw, tmp_path, **regime("mnist_60k"))
+    assert (facts["mean"], facts["std"]) == pytest.approx((33.3184, 78.5675), abs=5e-5)
+    assert facts["splits"]["train"]["images"] == 60_000
+    assert facts["splits"]["validation"]["sha256"] == facts["splits"]["test"]["sha256"]
+    images = load_file(tmp_path / "train.safetensors")["images"].double()
+    assert images.shape == (60_000, 784)
+    # 47 million entries of order 1, each rounded to float32 with a relative error below 6e-8.
+    assert abs(images.mean().item()) < 6e-8
+    assert images.std().item() == pytest.approx(1, abs=6e-8)
+
+
+def test_images_are_the_files_pixels(raw: Path, normalized: Path) -> None:
+    """(pixel / 256 - mean) / std, pixel for pixel, in the files' order; the last 10,000 held out."""
+    pixels = torch.frombuffer(bytearray(unzipped(raw / "train-images-idx3-ubyte.gz")[16:]), dtype=torch.uint8)
+    facts = mnist.read_facts(normalized)
+    expected = (pixels.view(-1, 784)[49_990:50_010].double() / 256 - facts["mean"]) / facts["std"]
+    train, _ = mnist.load(normalized, "train")
+    validation, labels = mnist.load(normalized, "validation")
+    torch.testing.assert_close(torch.cat([train[-10:], validation[:10]]), expected.float(), rtol=0, atol=0)
+    raw_labels = unzipped(raw / "train-labels-idx1-ubyte.gz")[8:]
+    assert labels.tolist() == list(raw_labels[50_000:])
+
+
+def test_normalised_files_are_the_pinned_ones(raw: Path, normalized: Path, tmp_path: Path) -> None:
+    """The same bytes on every machine: the hash in dvc.lock, which DVC takes over the sorted list of all files' MD5."""
+    mnist.normalize(raw, tmp_path / "mnist_60k", **regime("mnist_60k"))
+    files = [*normalized.parent.rglob("*.*"), *tmp_path.rglob("*.*")]
+    paths = {"/".join(file.parts[-2:]): file for file in files}
+    listing = [{"md5": md5(paths[name].read_bytes()).hexdigest(), "relpath": name} for name in sorted(paths)]
+    (pinned,) = OmegaConf.load(ROOT / "dvc.lock").stages.normalize.outs
+    assert md5(json.dumps(listing).encode()).hexdigest() + ".dir" == pinned.md5
+
+
+def test_verify_and_load_refuse_damage(normalized: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mnist"
+    with pytest.raises(mnist.DataError, match="holds no normalised data; make it with: dvc repro normalize"):
+        mnist.verify(folder)
+    shutil.copytree(normalized, folder)
+    with (folder / "test.safetensors").open("r+b") as file:  # one bit
+        file.seek(5000)
+        byte = file.read(1)[0]
+        file.seek(5000)
+        file.write(bytes([byte ^ 1]))
+    with pytest.raises(mnist.DataError, match=r"test.safetensors is missing or damaged.*dvc repro -f normalize"):
+        mnist.load(folder, "test")
+
+
+def idx(*sizes: int, body: bytes, kind: int = 8) -> bytes:
+    return bytes([0, 0, kind, len(sizes)]) + b"".join(size.to_bytes(4, "big") for size in sizes) + body
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (idx(2, 2, 2, body=bytes(7)), "holds 7 bytes; its header promises 2 x 2 x 2"),
+        (idx(2, 2, 2, body=bytes(9)), "holds more than 8 bytes"),
+        (idx(2, 2, 2, body=bytes(64), kind=13), "begins with 00 00 0d 03; expected 00 00 08 03"),
+        (idx(8, body=bytes(8)), "begins with 00 00 08 01; expected 00 00 08 03"),
+        (idx(2, 2, 2, body=b"")[:9], "expected 00 00 08 03"),
+        (idx(2**31, 2**31, 2**31, body=bytes(8)), r"promises 9,903,520,314,283,042,199,192,993,792 bytes"),
+        (b"", "expected 00 00 08 03"),
+    ],
+    ids=["short", "long", "float", "labels", "cut header", "bomb", "empty"],
+)
+def test_read_idx_refuses(content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "file.gz"
+    path.write_bytes(gzip.compress(content))
+    with pytest.raises(mnist.DataError, match=message):
+        mnist.read_idx(path, dimensions=3)
+
+
+def test_read_idx_refuses_what_is_no_gzip(tmp_path: Path) -> None:
+    path = tmp_path / "file.gz"
+    with pytest.raises(mnist.DataError, match="No such file"):
+        mnist.read_idx(path, dimensions=1)
+    path.write_bytes(b"<html>404</html>")
+    with pytest.raises(mnist.DataError, match="Not a gzipped file"):
+        mnist.read_idx(path, dimensions=1)
+    path.write_bytes(gzip.compress(idx(100, body=bytes(range(100))))[:-20])
+    with pytest.raises(mnist.DataError, match="ended before the end-of-stream marker"):
+        mnist.read_idx(path, dimensions=1)
+
+
+def test_images_and_labels_must_agree(raw: Path, tmp_path: Path) -> None:
+    shutil.copytree(raw, tmp_path, dirs_exist_ok=True)
+    labels = unzipped(raw / "t10k-labels-idx1-ubyte.gz")[8:]
+    target = tmp_path / "t10k-labels-idx1-ubyte.gz"
+    target.write_bytes(gzip.compress(idx(9_999, body=labels[:-1])))
+    with pytest.raises(mnist.DataError, match="t10k: labels file holds 9,999 items, images file 10,000"):
+        mnist.split(tmp_path, None)
+    target.write_bytes(gzip.compress(idx(10_000, body=labels[:-1] + b"\x0b")))
+    with pytest.raises(mnist.DataError, match="labels go up to 11; expected 0 to 9"):
+        mnist.split(tmp_path, None)
+
+
+@pytest.mark.parametrize("validation", [0, 60_000, -1, "many"])
+def test_split_refuses(raw: Path, validation: object) -> None:
+    with pytest.raises(mnist.DataError, match=f"validation is {validation!r}"):
+        mnist.split(raw, validation)  # type: ignore[arg-type]
+
+
+# Download: every mirror here is a real HTTP server.
+
+
+@contextmanager
+def server(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{httpd.server_port}/"
+        httpd.shutdown()
+        thread.join()
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+class Faulty(Quiet):
+    """A mirror with one fault, by the name of the class that inherits from it."""
+
+    def answer(self, status: int, body: bytes, length: int | None = None) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body) if length is None else length))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+class Truncated(Faulty):
+    def do_GET(self) -> None:
+        self.answer(200, b"\x1f\x8b" * 100, length=1000)
+
+
+class WrongBytes(Faulty):
+    def do_GET(self) -> None:
+        self.answer(200, b"<html>moved</html>")
+
+
+class Error500(Faulty):
+    def do_GET(self) -> None:
+        self.answer(500, b"")
+
+
+class Reset(Faulty):
+    def do_GET(self) -> None:
+        self.connection.close()
+
+
+class CutChunk(Faulty):
+    def do_GET(self) -> None:
+        self.protocol_version = "HTTP/1.1"
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.wfile.write(b"ff\r\nshort")
+
+
+class Silent(Faulty):
+    released = threading.Event()
+
+    def do_GET(self) -> None:
+        self.released.wait(30)
+
+
+FAULTS = [Truncated, WrongBytes, Error500, Reset, CutChunk, Silent]
+SMALL = {name: FILES[name] for name in FILES if "labels" in name}
+
+
+@pytest.fixture(autouse=True)
+def release() -> Iterator[None]:
+    Silent.released.clear()
+    yield
+    Silent.released.set()
+
+
+def good(raw: Path) -> Callable[..., BaseHTTPRequestHandler]:
+    return partial(Quiet, directory=str(raw))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("fault", FAULTS)
+def test_download_falls_through_to_the_next_mirror(
+    fault: type[Faulty], raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with server(fault) as bad, server(good(raw)) as fine:
+        mnist.download([bad, fine], SMALL, tmp_path / "mirror", timeout=1, retries=0)
+        Silent.released.set()
+    assert {file.name: md5(file.read_bytes()).hexdigest() for file in (tmp_path / "mirror").iterdir()} == SMALL
+
+
+def test_download_leaves_nothing_when_no_mirror_is_left(raw: Path, tmp_path: Path) -> None:
+    """Not even the file that could be fetched: the labels of one mirror would stand beside nothing."""
+
+    class OneFile(Quiet):
+        def do_GET(self) -> None:
+            if "train" in self.path:
+                super().do_GET()
+            else:
+                self.send_error(404)
+
+    with (
+        server(partial(OneFile, directory=str(raw))) as partly,
+        server(WrongBytes) as wrong,
+        pytest.raises(mnist.DataError, match="no mirror serves t10k-labels") as caught,
+    ):
+        mnist.download([partly, wrong, "http://127.0.0.1:9/"], SMALL, tmp_path / "mirror", timeout=1, retries=0)
+    message = str(caught.value)
+    assert [word in message for word in (partly, wrong, "127.0.0.1:9", "404", "hash")] == [True] * 5
+    assert list((tmp_path / "mirror").iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["mirror"]
+
+
+def test_download_keeps_what_is_right_and_mends_what_is_not(raw: Path, tmp_path: Path) -> None:
+    """A file with the right checksum is not asked for again: the mirror here has only the other one."""
+    kept, damaged = sorted(SMALL)
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    shutil.copy(raw / kept, mirror)
+    (mirror / damaged).write_bytes(b"half")
+    (tmp_path / "served").mkdir()
+    shutil.copy(raw / damaged, tmp_path / "served")
+    with server(good(tmp_path / "served")) as url:
+        mnist.download([url], SMALL, mirror, timeout=5, retries=0)
+    assert md5((mirror / damaged).read_bytes()).hexdigest() == SMALL[damaged]
+
+
+def test_download_tries_a_mirror_again(raw: Path, tmp_path: Path) -> None:
+    class FirstTimeBusy(Quiet):
+        asked = 0
+
+        def do_GET(self) -> None:
+            type(self).asked += 1
+            if self.asked == 1:
+                self.send_error(503)
+            else:
+                super().do_GET()
+
+    name = sorted(SMALL)[0]
+    with server(partial(FirstTimeBusy, directory=str(raw))) as url:
+        mnist.download([url], {name: SMALL[name]}, tmp_path / "mirror", timeout=5, retries=1)
+    assert FirstTimeBusy.asked == 2
+    assert (tmp_path / "mirror" / name).exists()
