@@ -16,21 +16,25 @@ def tables(replicas: pd.DataFrame) -> dict[str, str]:
     """{file name: text} from a sweep's replicas.csv: a row a (run, step, replica), swept keys before `step`.
 
     comparison.csv, .md: a row a run, best first: means over replicas of its last values, with 95 % intervals.
-    metrics.json: the same, for `dvc metrics`.  validation.csv: a row a (run, step).
+    metrics/RUN.json: the same, a file a run, for `dvc metrics`.
+    validation.csv: a row a (run, step).
     layers.csv: a row a (run, step, layer).
     """
     summary = over_replicas(replicas)
     final = summary.groupby("run", sort=False)[_with_ci95(FINAL, summary)].last()
     swept = list(replicas.columns[1 : replicas.columns.get_loc("step")])
     comparison = replicas.groupby("run", sort=False)[swept].first().join(final).sort_values(FINAL[0], ascending=False)
-    metrics = {run: row.dropna().to_dict() for run, row in final.sort_index().iterrows()}
+    metrics = {
+        f"metrics/{str(run).replace('/', '_')}.json": json.dumps(row.dropna().to_dict(), indent=2) + "\n"
+        for run, row in final.iterrows()
+    }
     validation = summary[["run", *swept, "step", *_with_ci95(["val/accuracy", "val/loss"], summary)]]
     return {
         "comparison.csv": comparison.to_csv(),
         "comparison.md": _markdown(final.loc[comparison.index]),
-        "metrics.json": json.dumps(metrics, indent=2) + "\n",
         "validation.csv": validation.dropna(subset="val/accuracy").to_csv(index=False),
         "layers.csv": _by_layer(summary, swept).to_csv(index=False),
+        **metrics,
     }
 
 
@@ -79,6 +83,7 @@ def _markdown(final: pd.DataFrame) -> str:
 def main(folder: Path) -> None:
     """Writes the tables beside the replicas.csv they are made from."""
     for name, text in tables(pd.read_csv(folder / "replicas.csv")).items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
 
 
