@@ -178,7 +178,7 @@ class Network(LightningModule):
     def _flush(self) -> dict[str, np.ndarray]:
         """Hands what is pending to `record`, after one transfer from the device; returns the last step's values."""
         tensors = [value for _, values in self._pending for value in values.values()]
-        arrays = iter(torch.stack(tensors).cpu().numpy())
+        arrays = iter(torch.stack(tensors).cpu().double().numpy())
         merged: dict[int, dict[str, np.ndarray]] = {}
         for step, values in self._pending:
             merged.setdefault(step, {}).update({name: next(arrays) for name in values})

@@ -105,6 +105,10 @@ class CrossEntropy:
 
     outputs: int = 10
 
+    def __post_init__(self) -> None:
+        if type(self.outputs) is not int or self.outputs < 2:
+            raise ValueError(f"outputs is {self.outputs!r}; expected the number of classes, at least 2")
+
     def __call__(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Losses (R, B) and delta = (p - onehot(y)) / B (R, C, B), from z (R, C, B) and y (B,), int64 in [0, C).
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from initlab.stats import mean_ci95
 
+DIGITS = "%.7g"  # float32 has no more
 FINAL = ["test/accuracy", "val/accuracy", "val/loss", "train/loss"]
 
 
@@ -30,10 +31,10 @@ def tables(replicas: pd.DataFrame) -> dict[str, str]:
     }
     validation = summary[["run", *swept, "step", *_with_ci95(["val/accuracy", "val/loss"], summary)]]
     return {
-        "comparison.csv": comparison.to_csv(),
+        "comparison.csv": comparison.to_csv(float_format=DIGITS),
         "comparison.md": _markdown(final.loc[comparison.index]),
-        "validation.csv": validation.dropna(subset="val/accuracy").to_csv(index=False),
-        "layers.csv": _by_layer(summary, swept).to_csv(index=False),
+        "validation.csv": validation.dropna(subset="val/accuracy").to_csv(index=False, float_format=DIGITS),
+        "layers.csv": _by_layer(summary, swept).to_csv(index=False, float_format=DIGITS),
         **metrics,
     }
 

@@ -1,0 +1,76 @@
+"""`dvc repro` from a fresh clone, with the training made short."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import command, fresh_clone
+from omegaconf import OmegaConf
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of DVC's own processes
+
+
+def dvc(clone: Path, *arguments: str) -> str:
+    return command([sys.executable, "-m", "dvc", *arguments], clone).stdout
+
+
+def git(clone: Path, *arguments: str) -> str:
+    return command(["git", *arguments], clone).stdout
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fresh_clone(tmp_path_factory.mktemp("clone"))
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_the_data_is_remade_as_it_is_pinned(clone: Path) -> None:
+    """No network; the hashes are those of dvc.lock and data.dvc, so git has nothing to say."""
+    assert not (clone / "data" / "normalized").exists()
+    output = dvc(clone, "repro", "normalize")
+    assert "Stage 'download' didn't change, skipping" in output
+    assert "mnist: training mean 0.1304, std 0.3073; 10 classes" in output
+    assert "mnist_60k: training mean 33.3184, std 78.5675; 10 classes" in output
+    assert git(clone, "status", "--porcelain") == ""
+    assert "Data and pipelines are up to date" in dvc(clone, "status", "normalize")
+
+
+def test_repro_runs_to_the_end_and_then_has_nothing_to_do(clone: Path) -> None:
+    edit(clone / "conf" / "trainer" / "auto.yaml", "max_epochs: 8", "max_epochs: 1")
+    edit(clone / "conf" / "config.yaml", "replicas: 8", "replicas: 2")
+    dvc(clone, "repro")
+    variants = {path.stem for path in (clone / "conf" / "init").glob("*.yaml")}
+    metrics = {path.stem: json.loads(path.read_text()) for path in (clone / "results" / "metrics").iterdir()}
+    assert set(metrics) == {f"init={variant}" for variant in variants}
+    assert metrics["init=kaiming"]["test/accuracy"] > 0.9
+    assert "Data and pipelines are up to date" in dvc(clone, "repro")
+
+
+def test_metrics_and_plots_say_something(clone: Path) -> None:
+    assert "results/metrics/init=shifted_relu.json" in dvc(clone, "metrics", "show")
+    changed = json.loads(dvc(clone, "metrics", "diff", "--json"))  # against the committed results, of eight epochs
+    assert len(changed) == 11
+    page = Path(dvc(clone, "plots", "show").strip().removeprefix("file://")).read_text()
+    assert page.count("vega-lite/v5.json") == 3
+    assert "shifted_relu" in page
+    params = json.loads(dvc(clone, "params", "diff", "--json"))
+    assert params["conf/trainer/auto.yaml"]["max_epochs"] == {"old": 8, "new": 1, "diff": -7}
+
+
+def test_a_changed_variant_changes_only_what_depends_on_it(clone: Path) -> None:
+    edit(clone / "conf" / "init" / "shifted_relu.yaml", "shift: 0.5", "shift: 0.25")
+    assert set(json.loads(dvc(clone, "status", "--json"))) == {"train"}
+    diff = json.loads(dvc(clone, "params", "diff", "--json"))["conf/init/shifted_relu.yaml"]
+    assert diff["activation.shift"] == {"old": 0.5, "new": 0.25, "diff": -0.25}
+
+
+def test_every_variant_is_in_the_params_that_dvc_shows() -> None:
+    root = Path(__file__).parents[1]
+    listed = {Path(name).stem for name in OmegaConf.load(root / "dvc.yaml").params}
+    assert listed == {path.stem for path in (root / "conf" / "init").glob("*.yaml")}

@@ -1,0 +1,410 @@
+"""`python train.py` as people type it: sweeps seen through the MLflow client, statuses, refusals, help."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import ROOT, Train, command, environment
+from hydra import compose, initialize_config_dir
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from omegaconf import OmegaConf
+
+from initlab import hooks, stats
+
+SMOKE = ("experiment=smoke", "trainer=cpu")
+
+
+@pytest.fixture(scope="module")
+def client(project: Path) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{project}/mlflow.db")
+
+
+@pytest.fixture(scope="module")
+def sweep(project: Path, client: MlflowClient) -> tuple[Run, list[Run]]:
+    """`train.py -m init=kaiming,shifted_relu`, one epoch of all of MNIST: its parent run and its jobs."""
+    command([sys.executable, "train.py", "-m", "init=kaiming,shifted_relu", *SMOKE], project)
+    (parent,) = runs(client, "tags.sweep != ''")
+    return parent, runs(client, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+
+
+def runs(client: MlflowClient, query: str = "") -> list[Run]:
+    experiment = client.get_experiment_by_name("initlab")
+    return list(client.search_runs([experiment.experiment_id], query, order_by=["attributes.start_time ASC"]))
+
+
+def artifacts(client: MlflowClient, run: Run, path: str | None = None) -> set[str]:
+    return {item.path for item in client.list_artifacts(run.info.run_id, path)}
+
+
+# The record
+
+
+def test_a_sweep_is_a_parent_with_its_jobs_nested(sweep: tuple[Run, list[Run]]) -> None:
+    parent, jobs = sweep
+    names = ["init=kaiming,experiment=smoke,trainer=cpu", "init=shifted_relu,experiment=smoke,trainer=cpu"]
+    assert [job.info.run_name for job in jobs] == names
+    assert {run.info.status for run in [parent, *jobs]} == {"FINISHED"}
+
+
+def test_metrics_have_the_documented_names_and_histories(sweep: tuple[Run, list[Run]], client: MlflowClient) -> None:
+    """Each is the mean over replicas, `.ci95` beside it the interval; statistics from step 0 to the end."""
+    _, (job, _) = sweep
+    steps = 50_000 // 64
+    once = {"val/loss", "val/accuracy", "test/accuracy"}
+    per_layer = {"act_mean", "act_std", "preact_std", "grad_std", "weight_std", "update_ratio"}
+    expected = (
+        once | {"train/loss", "layer1/dead_fraction"} | {f"layer{n}/{name}" for n in (1, 2) for name in per_layer}
+    )
+    assert expected | {f"{name}.ci95" for name in expected} <= set(job.data.metrics)
+    for name in sorted(expected):
+        measured = [point.step for point in client.get_metric_history(job.info.run_id, name)]
+        if name in once:
+            assert measured == [steps]
+        elif name == "train/loss":
+            assert measured == [200, 400, 600, steps]
+        elif "update_ratio" in name:
+            assert measured == [0, 200, 400, 600]
+        else:
+            assert measured == [0, 200, 400, 600, steps]
+
+
+def test_metrics_are_the_means_of_the_replica_table(sweep: tuple[Run, list[Run]], client: MlflowClient) -> None:
+    _, (job, _) = sweep
+    table = pd.read_csv(client.download_artifacts(job.info.run_id, "replicas.csv"))
+    assert sorted(table["replica"].unique()) == [0, 1]
+    for name in ("test/accuracy", "layer1/act_std", "layer2/grad_std"):
+        history = {point.step: point.value for point in client.get_metric_history(job.info.run_id, name)}
+        intervals = {point.step: point.value for point in client.get_metric_history(job.info.run_id, f"{name}.ci95")}
+        for step, group in table.dropna(subset=name).groupby("step"):
+            mean, half = stats.mean_ci95(group[name].to_numpy())
+            assert (history[step], intervals[step]) == pytest.approx((mean, half), rel=1e-6)
+
+
+def test_statistics_at_step_0_are_the_lessons(sweep: tuple[Run, list[Run]], client: MlflowClient) -> None:
+    """Kaiming: activations of mean about 0.55 and std about 0.82; minus 0.5, about 0.05 and the same std.
+
+    Bands: of single draws of 50 units the mean spreads by 0.05 and the std by 0.06 (measured over 1,000).
+    """
+    _, jobs = sweep
+    names = ("act_mean", "act_std")
+    kaiming, shifted = (
+        {name: client.get_metric_history(job.info.run_id, f"layer1/{name}")[0].value for name in names} for job in jobs
+    )
+    assert abs(kaiming["act_mean"] - 0.55) < 4 * 0.05 / np.sqrt(2)
+    assert abs(kaiming["act_std"] - 0.82) < 4 * 0.06 / np.sqrt(2)
+    # The same draws, shifted: float32 rounding apart.
+    assert shifted["act_mean"] == pytest.approx(kaiming["act_mean"] - 0.5, abs=1e-5)
+    assert shifted["act_std"] == pytest.approx(kaiming["act_std"], rel=1e-5)
+
+
+def test_tags_tell_where_a_run_comes_from(sweep: tuple[Run, list[Run]], project: Path) -> None:
+    parent, jobs = sweep
+    commit = command(["git", "rev-parse", "HEAD"], project).stdout
+    for run in [parent, *jobs]:
+        assert run.data.tags["git.commit"] == commit.strip()
+        assert run.data.tags["git.dirty"] == "False"
+        assert run.data.tags["data.md5"] == OmegaConf.load(project / "data.dvc").outs[0].md5
+        assert len(run.data.tags["dvc.lock.md5"]) == 32
+    first, second = (job.data.tags for job in jobs)
+    assert first["seed"] == "0"
+    for tag in ("config.sha256", "weights.sha256"):
+        assert len(first[tag]) == 64
+        assert first[tag] != second[tag]
+
+
+def test_params_are_the_whole_config(sweep: tuple[Run, list[Run]], client: MlflowClient) -> None:
+    _, (_, job) = sweep
+    config = OmegaConf.load(client.download_artifacts(job.info.run_id, "config.yaml"))
+    assert config.init.activation.shift == 0.5
+    assert "tracking" not in config  # an address may hold a password
+    params = job.data.params
+    assert params["init.activation.shift"] == "0.5"
+    assert params["optimizer._target_"] == "torch.optim.SGD"
+    assert params["model.hidden.0"] == "50"
+    assert set(params) == set(leaves(OmegaConf.to_container(config)))
+    for key, value in params.items():
+        found = OmegaConf.select(config, re.sub(r"\.(\d+)", r"[\1]", key))
+        assert value == (found if isinstance(found, str) else json.dumps(found))
+
+
+def leaves(node: object, path: str = "") -> Iterator[str]:
+    """The dotted paths of all values that are neither a mapping nor a list."""
+    if isinstance(node, dict | list):
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from leaves(value, f"{path}.{key}" if path else str(key))
+    else:
+        yield path
+
+
+def test_artifacts(sweep: tuple[Run, list[Run]], client: MlflowClient) -> None:
+    parent, (job, _) = sweep
+    assert artifacts(client, job) == {"checkpoints", "config.yaml", "replicas.csv"}
+    assert artifacts(client, job, "checkpoints") == {"checkpoints/best.ckpt", "checkpoints/last.ckpt"}
+    last = torch.load(client.download_artifacts(job.info.run_id, "checkpoints/last.ckpt"), weights_only=True)
+    assert last["global_step"] == 50_000 // 64
+    assert last["state_dict"]["weights.0"].shape == (2, 50, 784)
+    comparison = pd.read_csv(client.download_artifacts(parent.info.run_id, "comparison.csv"))
+    assert sorted(comparison["init"]) == ["kaiming", "shifted_relu"]
+    assert comparison["test/accuracy"].is_monotonic_decreasing
+    assert comparison.set_index("init")["test/accuracy"]["kaiming"] == pytest.approx(job.data.metrics["test/accuracy"])
+
+
+def test_the_data_set_is_the_runs_input(sweep: tuple[Run, list[Run]], project: Path) -> None:
+    _, (job, _) = sweep
+    (data,) = job.inputs.dataset_inputs
+    assert data.dataset.name == "mnist"
+    assert data.dataset.digest + ".dir" == OmegaConf.load(project / "data.dvc").outs[0].md5
+    assert json.loads(data.dataset.profile)["train"] == 50_000
+
+
+def test_same_seed_twice_is_bitwise_the_same(sweep: tuple[Run, list[Run]], client: MlflowClient, train: Train) -> None:
+    """Alone or in a sweep: the hash of the weights, and every point of every metric, to the last bit."""
+    _, (job, _) = sweep
+    train(*SMOKE)
+    alone = runs(client)[-1]
+    assert "mlflow.parentRunId" not in alone.data.tags
+    for tag in ("weights.sha256", "config.sha256"):
+        assert alone.data.tags[tag] == job.data.tags[tag]
+    assert alone.data.metrics == job.data.metrics
+    for name in job.data.metrics:
+        first, second = (
+            [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, name)]
+            for run in (job, alone)
+        )
+        assert first == second
+
+
+def test_models_and_losses(train: Train, client: MlflowClient) -> None:
+    """Eight hidden layers, and the lesson's squared error, train too: better than guessing after one epoch."""
+    train("-m", "model=shallow,deep", "loss=cross_entropy,mse", *SMOKE)
+    found = {
+        (model, loss): run.data.metrics
+        for run in runs(client, "tags.overrides LIKE '%model=%'")
+        for model in ("shallow", "deep")
+        for loss in ("cross_entropy", "mse")
+        if f"model={model}" in run.info.run_name and f"loss={loss}" in run.info.run_name
+    }
+    assert len(found) == 4
+    assert all(metrics["test/accuracy"] > 0.2 for metrics in found.values())
+    assert "layer9/grad_std" in found["deep", "mse"]
+
+
+# How runs end
+
+
+@contextmanager
+def started(*arguments: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
+    """A training that would take minutes, once its first epoch is over."""
+    words = [sys.executable, "-u", "train.py", *arguments, "trainer=cpu", "replicas=1", "trainer.max_epochs=5000"]
+    process = subprocess.Popen(
+        words, cwd=cwd, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert any(line.startswith("epoch 1/") for line in process.stdout)
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_a_run_as_killed(number: signal.Signals, code: int, project: Path, client: MlflowClient) -> None:
+    with started(f"seed={code}", cwd=project) as process:
+        process.send_signal(number)
+        assert process.wait(60) == code
+    (run,) = runs(client, f"tags.seed = '{code}'")
+    assert run.info.status == "KILLED"
+
+
+def test_a_killed_sweep_ends_its_parent_too(project: Path, client: MlflowClient) -> None:
+    with started("-m", "seed=1430,1431", cwd=project) as process:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 143
+    (job,) = runs(client, "tags.seed = '1430'")
+    parent = client.get_run(job.data.tags["mlflow.parentRunId"])
+    assert (job.info.status, parent.info.status) == ("KILLED", "KILLED")
+    assert runs(client, "tags.seed = '1431'") == []
+
+
+def test_kill_9_is_marked_on_the_next_start(project: Path, client: MlflowClient, train: Train) -> None:
+    with started("seed=9", cwd=project) as process:
+        process.send_signal(signal.SIGKILL)
+        process.wait(60)
+        (run,) = runs(client, "tags.seed = '9'")
+        assert run.info.status == "RUNNING"
+    train("seed=10", *SMOKE)
+    (run,) = runs(client, "tags.seed = '9'")
+    assert run.info.status == "KILLED"
+    assert run.data.tags["end.reason"] == "its process is gone"
+    assert len(client.get_metric_history(run.info.run_id, "val/accuracy")) >= 1
+
+
+def test_an_error_while_training_ends_a_run_as_failed(project: Path, client: MlflowClient, train: Train) -> None:
+    """Here a file is where the checkpoints' folder should go."""
+    folder = project / "outputs" / "blocked"
+    folder.mkdir(parents=True)
+    (folder / "checkpoints").write_text("")
+    done = train("hydra.run.dir=outputs/blocked", "seed=11", *SMOKE, check=False)
+    assert done.returncode == 1
+    (run,) = runs(client, "tags.seed = '11'")
+    assert run.info.status == "FAILED"
+    assert "checkpoints" in run.data.tags["end.reason"]
+
+
+def test_a_failed_job_fails_its_sweep_but_not_the_others(client: MlflowClient, train: Train) -> None:
+    done = train("-m", "seed=12", "replicas=0,1", *SMOKE, check=False)
+    assert done.returncode == 1
+    assert "replicas is 0; expected a whole number of at least 1" in done.stderr
+    assert "Traceback" not in done.stderr
+    (job,) = runs(client, "tags.seed = '12'")
+    assert job.info.status == "FINISHED"
+    assert "test/accuracy.ci95" not in job.data.metrics  # one replica has no interval
+    parent = client.get_run(job.data.tags["mlflow.parentRunId"])
+    assert parent.info.status == "FAILED"
+    assert "comparison.csv" in artifacts(client, parent)
+
+
+def test_parallel_first_starts_on_a_fresh_store(tmp_path: Path) -> None:
+    """Four processes at once: one makes the store, all write to it."""
+    code = (
+        "import sys; from initlab import track; "
+        "client, experiment = track.connect(sys.argv[1], 'initlab'); "
+        "client.set_terminated(client.create_run(experiment).info.run_id)"
+    )
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    processes = [subprocess.Popen([sys.executable, "-c", code, uri], env=environment()) for _ in range(4)]
+    assert [process.wait(120) for process in processes] == [0] * 4
+    assert [run.info.status for run in runs(MlflowClient(uri))] == ["FINISHED"] * 4
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("replicas=0", "replicas is 0; expected a whole number of at least 1"),
+        ("replicas=many", "replicas is 'many'; expected a whole number"),
+        ("seed=-1", "seed is -1; expected a whole number of at least 0"),
+        ("model.hidden=[50,-5]", "width is -5; expected a whole number of at least 1"),
+        ("optimizer.lr=-0.1", "optimizer: Invalid learning rate: -0.1"),
+        ("init.activation.leak=steep", "init.weights: leak is 'steep'; expected a finite number"),
+        ("init.weights.mode=sideways", "init.weights: mode is 'sideways'; expected one of fan_in, fan_out"),
+        ("loss.outputs=0", "loss: outputs is 0"),
+        ("trainer.max_epochs=-3", "trainer: `max_epochs` must be a non-negative integer or -1"),
+        ("data.batch_size=0", "batch_size is 0"),
+        ("data.folder=nowhere", "nowhere holds no normalised data; make it with: dvc repro normalize"),
+        ("tracking.uri=http://127.0.0.1:9", "no MLflow store answers at 127.0.0.1:9"),
+        ("tracking.uri=postgresql://user:secret@127.0.0.1:9/x", "no MLflow store answers at 127.0.0.1:9"),
+        ("tracking.uri=nonsense", "tracking.uri is 'nonsense'; expected sqlite:///FILE"),
+        ("tracking.uri=sqlite:////proc/none/mlflow.db", "/proc/none/mlflow.db can't be written"),
+        ("hydra.run.dir=/proc/none", "No such file or directory: '/proc/none'"),
+        ("hydra.run.dir=README.md/x", "Not a directory: 'README.md/x'"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(
+    override: str, message: str, normalized: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the hook that Hydra calls first; nothing is left behind."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "README.md").write_text("")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("config", [f"data.folder={normalized}", "trainer=cpu", override], return_hydra_config=True)
+    with pytest.raises(SystemExit) as refused:
+        hooks.Record(folder="").on_run_start(config)
+    assert message in str(refused.value)
+    assert "secret" not in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+
+
+def test_a_refusal_is_one_line_on_the_terminal(train: Train, project: Path) -> None:
+    before = sorted(project.iterdir())
+    done = train("replicas=0", "hydra.run.dir=refused", check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: replicas is 0; expected a whole number of at least 1\n"
+    assert sorted(project.iterdir()) == before
+
+
+def test_an_unknown_variant_lists_the_variants(train: Train) -> None:
+    done = train("init=kaimming", check=False)
+    assert done.returncode == 1
+    assert "Could not find 'init/kaimming'" in done.stderr
+    assert "shifted_relu" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_misspelt_key_is_refused(train: Train) -> None:
+    done = train("replica=3", check=False)
+    assert done.returncode == 1
+    assert "Key 'replica' is not in struct" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# Configuration
+
+
+GROUPS = {
+    f"{path.parent.relative_to(ROOT / 'conf')}={path.stem}"
+    for path in (ROOT / "conf").rglob("*.yaml")
+    if path.parent != ROOT / "conf" and "hydra" not in path.parts and "source" not in path.parts
+}
+
+
+@pytest.mark.parametrize("choice", sorted(GROUPS))
+def test_every_file_of_every_group_composes_and_makes_its_objects(choice: str, normalized: Path) -> None:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("config", [choice, f"data.folder={normalized}"])
+    if choice == "trainer=gpu" and not torch.cuda.is_available():
+        with (
+            pytest.raises(hooks.CompactHydraException, match="trainer: No supported gpu backend found"),
+            hooks.one_line(),
+        ):
+            hooks.build(config)
+        return
+    trainer, network, images = hooks.build(config)
+    assert trainer.max_epochs == config.trainer.max_epochs
+    assert network.hidden == config.model.hidden
+    assert images.folder == normalized
+
+
+def test_a_preset_may_be_overridden(normalized: Path) -> None:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        assert compose("config", ["experiment=smoke"]).replicas == 2
+        assert compose("config", ["experiment=smoke", "replicas=3"]).replicas == 3
+
+
+def test_help_and_config_need_no_torch(project: Path) -> None:
+    for words in (["--help"], ["--cfg", "job"], ["--info", "defaults"]):
+        done = command([sys.executable, "-X", "importtime", "train.py", *words], project)
+        modules = {line.rsplit("|", 1)[1].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
+        assert "hydra" in modules
+        assert not modules & {"torch", "pytorch_lightning", "mlflow", "pandas", "numpy"}
+
+
+def test_help_lists_what_there_is(train: Train) -> None:
+    text = train("--help").stdout
+    assert "shifted_relu" in text
+    assert "python train.py -m init=kaiming,shifted_relu" in text
+    assert 'eval "$(python train.py -sc install=bash)"' in text
+
+
+def test_tab_completes_variants(project: Path) -> None:
+    """As the shell asks, after `python train.py init=s<Tab>`."""
+    line = "python train.py init=s"
+    env = environment() | {"COMP_LINE": line, "COMP_POINT": str(len(line))}
+    words = [sys.executable, "train.py", "-sc", "query=bash"]
+    done = subprocess.run(words, cwd=project, env=env, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["init=shifted_relu"]
