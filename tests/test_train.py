@@ -225,6 +225,7 @@ def test_a_signal_ends_a_run_as_killed(number: signal.Signals, code: int, projec
         assert process.wait(60) == code
     (run,) = runs(client, f"tags.seed = '{code}'")
     assert run.info.status == "KILLED"
+    assert run.data.tags["end.reason"] == number.name
 
 
 def test_a_killed_sweep_ends_its_parent_too(project: Path, client: MlflowClient) -> None:

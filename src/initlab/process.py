@@ -36,14 +36,19 @@ def exit_on_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def ended_by_signal() -> bool:
-    """Whether a signal is what is ending this process."""
-    return _signal is not None
+def ended_by() -> str | None:
+    """The signal that is ending this process, if one is: SIGTERM, say."""
+    return None if _signal is None else signal.Signals(_signal).name
 
 
 def owner() -> str:
     """This process, for `is_gone`: host, number and start, since numbers are given again."""
     return f"{socket.gethostname()} {os.getpid()} {psutil.Process().create_time():.2f}"
+
+
+def user() -> str:
+    """Who runs this process; the number where it has no name, as in some containers."""
+    return psutil.Process().username()
 
 
 def is_gone(owner: str) -> bool:
