@@ -304,6 +304,7 @@ def test_parallel_first_starts_on_a_fresh_store(tmp_path: Path) -> None:
         ("init.weights.mode=sideways", "init.weights: mode is 'sideways'; expected one of fan_in, fan_out"),
         ("loss.outputs=0", "loss: outputs is 0"),
         ("trainer.max_epochs=-3", "trainer: `max_epochs` must be a non-negative integer or -1"),
+        ("trainer.max_epochs=0", "trainer.max_epochs is 0; expected at least 1"),
         ("data.batch_size=0", "batch_size is 0"),
         ("data.folder=nowhere", "nowhere holds no normalised data; make it with: dvc repro normalize"),
         ("tracking.uri=http://127.0.0.1:9", "no MLflow store answers at 127.0.0.1:9"),

@@ -42,6 +42,8 @@ def build(cfg: DictConfig, folder: Path | None = None) -> "tuple[Trainer, lit.Ne
         probe=cfg.stats.probe,
     )
     trainer = instantiate(cfg.trainer, default_root_dir=folder)
+    if trainer.max_epochs == 0:
+        raise ValueError("trainer.max_epochs is 0; expected at least 1, or -1 for no end")
     images = lit.Images(cfg.data.folder, batch_size=cfg.data.batch_size, seed=cfg.seed)
     images.prepare_data()
     return trainer, network, images

@@ -135,7 +135,7 @@ class Network(LightningModule):
         self._flush()
 
     def digest(self) -> str:
-        """SHA-256 of all weights and biases, as float32 bytes, in the order of `parameters()`."""
+        """SHA-256 of all weights and biases, as their bytes lie in memory, in the order of `parameters()`."""
         sha = hashlib.sha256()
         for parameter in self.parameters():
             sha.update(parameter.detach().cpu().contiguous().numpy().tobytes())

@@ -74,7 +74,9 @@ def connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
                 return client, client.get_experiment_by_name(experiment).experiment_id
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         place = file or urlsplit(uri).hostname  # an address may hold a password
-        raise TrackingError(f"tracking.uri: the store at {place} can't be used: {str(error).splitlines()[0]}") from error
+        raise TrackingError(
+            f"tracking.uri: the store at {place} can't be used: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def _probe(uri: str, file: Path | None) -> None:

@@ -1,0 +1,62 @@
+"""What the pages say works as they say it."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from initlab import hooks, init
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+
+
+def test_ci_runs_the_readmes_two_commands() -> None:
+    first, second = (block.strip() for block in blocks("README.md", "sh")[:2])
+    assert first.endswith("dvc repro")
+    assert second.endswith("pytest")
+    lines = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert first in lines
+    assert second in lines
+
+
+def test_every_variant_has_its_row() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "variants.md").read_text(), re.MULTILINE)
+    assert sorted(rows) == sorted(path.stem for path in (ROOT / "conf" / "init").glob("*.yaml"))
+
+
+def test_a_new_variant_as_the_page_adds_it(tmp_path: Path, normalized: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file as it stands makes a network; the class as it stands, pasted into init.py, draws."""
+    (text,) = blocks("docs/variants.md", "yaml")
+    (tmp_path / "init").mkdir()
+    (tmp_path / "init" / "half.yaml").write_text(text)
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose(
+            "config", [f"data.folder={normalized}", "trainer=cpu", f"hydra.searchpath=[{tmp_path}]", "init=half"]
+        )
+    _, network, _ = hooks.build(config)
+    assert network.scheme.variance(50, 784) == 0.5 / 784
+
+    (code,) = blocks("docs/variants.md", "python")
+    monkeypatch.setattr(sys.modules["initlab.init"], "Laplace", None, raising=False)
+    exec(code, vars(init))
+    weights, _ = init.draw(init.Laplace(), [784, 500], replicas=1, seed=0)  # type: ignore[attr-defined]
+    # Of Laplace draws the kurtosis is 6: the standard error of their variance is sqrt(5 / n) of it.
+    assert abs(weights[0].square().mean().item() / (2 / 784) - 1) < 4 * (5 / weights[0].numel()) ** 0.5
+
+
+def test_the_readmes_commands_compose() -> None:
+    """Every `python train.py ...` line of the README, without -m and with the first of each sweep's values."""
+    lines = re.findall(
+        r"^python train\.py (?:-m )?(.*?)(?:\s+#.*)?$", "\n".join(blocks("README.md", "sh")), re.MULTILINE
+    )
+    assert len(lines) >= 3
+    for line in lines:
+        overrides = [word.strip("'").replace("glob(*)", "kaiming").split(",")[0] for word in line.split()]
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            assert OmegaConf.is_dict(compose("config", overrides))
