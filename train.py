@@ -29,7 +29,7 @@ def main(cfg: DictConfig) -> float:
                     **where,
                     name=hooks.run_name(job),
                     config=config,
-                    overrides=list(job.overrides.task),
+                    overrides=hooks.overrides(job),
                     sweep=hooks.sweep_folder(job) if job.mode == RunMode.MULTIRUN else None,
                     data={"name": images.folder.name, "facts": mnist.read_facts(images.folder)},
                 )

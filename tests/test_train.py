@@ -19,21 +19,22 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from omegaconf import OmegaConf
 
-from initlab import hooks, stats
+from initlab import hooks, stats, track
 
 SMOKE = ("experiment=smoke", "trainer=cpu")
 
 
 @pytest.fixture(scope="module")
 def client(project: Path) -> MlflowClient:
+    """Of the store that `train.py -m init=kaiming,shifted_relu`, one epoch of all of MNIST, has made and filled."""
+    command([sys.executable, "train.py", "-m", "init=kaiming,shifted_relu", *SMOKE], project)
     return MlflowClient(f"sqlite:///{project}/mlflow.db")
 
 
 @pytest.fixture(scope="module")
-def sweep(project: Path, client: MlflowClient) -> tuple[Run, list[Run]]:
-    """`train.py -m init=kaiming,shifted_relu`, one epoch of all of MNIST: its parent run and its jobs."""
-    command([sys.executable, "train.py", "-m", "init=kaiming,shifted_relu", *SMOKE], project)
-    (parent,) = runs(client, "tags.sweep != ''")
+def sweep(client: MlflowClient) -> tuple[Run, list[Run]]:
+    """That sweep's parent run and its jobs."""
+    parent = runs(client, "tags.sweep != ''")[0]
     return parent, runs(client, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
 
 
@@ -252,10 +253,10 @@ def test_kill_9_is_marked_on_the_next_start(project: Path, client: MlflowClient,
 
 
 def test_an_error_while_training_ends_a_run_as_failed(project: Path, client: MlflowClient, train: Train) -> None:
-    """Here a file is where the checkpoints' folder should go."""
+    """Here the checkpoints' folder is a link to nowhere."""
     folder = project / "outputs" / "blocked"
     folder.mkdir(parents=True)
-    (folder / "checkpoints").write_text("")
+    (folder / "checkpoints").symlink_to("nowhere/at/all")
     done = train("hydra.run.dir=outputs/blocked", "seed=11", *SMOKE, check=False)
     assert done.returncode == 1
     (run,) = runs(client, "tags.seed = '11'")
@@ -303,16 +304,24 @@ def test_parallel_first_starts_on_a_fresh_store(tmp_path: Path) -> None:
         ("init.activation.leak=steep", "init.weights: leak is 'steep'; expected a finite number"),
         ("init.weights.mode=sideways", "init.weights: mode is 'sideways'; expected one of fan_in, fan_out"),
         ("loss.outputs=0", "loss: outputs is 0"),
+        ("loss.outputs=5", "loss.outputs is 5; the data has 10 classes"),
+        ("data.batch_size=50001", "batch_size is 50001; there are 50,000 training images"),
+        ("trainer.devices=2", "trainer: 2 devices; replicas are trained on one"),
         ("trainer.max_epochs=-3", "trainer: `max_epochs` must be a non-negative integer or -1"),
         ("trainer.max_epochs=0", "trainer.max_epochs is 0; expected at least 1"),
         ("data.batch_size=0", "batch_size is 0"),
         ("data.folder=nowhere", "nowhere holds no normalised data; make it with: dvc repro normalize"),
         ("tracking.uri=http://127.0.0.1:9", "no MLflow store answers at 127.0.0.1:9"),
         ("tracking.uri=postgresql://user:secret@127.0.0.1:9/x", "no MLflow store answers at 127.0.0.1:9"),
-        ("tracking.uri=nonsense", "tracking.uri is 'nonsense'; expected sqlite:///FILE"),
+        (
+            "tracking.uri=postgres://user:secret@127.0.0.1/x",
+            "tracking.uri begins with 'postgres'; expected sqlite:///FILE",
+        ),
+        ("tracking.uri=nonsense", "tracking.uri begins with 'nonsense'"),
         ("tracking.uri=sqlite:////proc/none/mlflow.db", "/proc/none/mlflow.db can't be written"),
-        ("hydra.run.dir=/proc/none", "No such file or directory: '/proc/none'"),
-        ("hydra.run.dir=README.md/x", "Not a directory: 'README.md/x'"),
+        ("hydra.run.dir=/proc/none", "/proc/none can't be written: No such file or directory"),
+        ("hydra.run.dir=/proc", "/proc can't be written"),
+        ("hydra.run.dir=README.md/x", "README.md/x can't be written: Not a directory"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(
@@ -330,6 +339,42 @@ def test_bad_input_is_refused_in_one_line(
     assert "secret" not in str(refused.value)
     assert len(str(refused.value).splitlines()) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+
+
+def test_a_refusal_takes_away_only_what_it_made(normalized: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(SystemExit), hooks.or_exit(), hooks.made(tmp_path / "mine" / "a" / "b"):
+        raise ValueError("no")
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
+
+
+def test_a_folder_with_checkpoints_is_not_written_to_again(train: Train, client: MlflowClient) -> None:
+    before = len(runs(client))
+    train("hydra.run.dir=outputs/once", *SMOKE)
+    done = train("hydra.run.dir=outputs/once", *SMOKE, check=False)
+    assert done.returncode == 1
+    assert "outputs/once holds the checkpoints of an earlier run; name another folder" in done.stderr
+    assert len(runs(client)) == before + 1
+
+
+def test_a_deleted_experiment_is_named(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    store, experiment = track.connect(uri, "gone")
+    store.delete_experiment(experiment)
+    with pytest.raises(track.TrackingError, match="gone is deleted; bring it back with `mlflow experiments restore"):
+        track.connect(uri, "gone")
+
+
+def test_where_a_run_is_recorded_is_in_no_record(train: Train, client: MlflowClient, project: Path) -> None:
+    """An address may hold a password: it is not in names, tags, params or tables; `~` overrides are no trouble."""
+    train("-m", f"tracking.uri=sqlite:///{project}/mlflow.db", "seed=13", "~trainer.enable_model_summary", *SMOKE)
+    (job,) = runs(client, "tags.seed = '13'")
+    parent = client.get_run(job.data.tags["mlflow.parentRunId"])
+    for run in (job, parent):
+        assert "tracking" not in f"{run.info.run_name} {run.data.tags} {run.data.params}"
+    table = Path(client.download_artifacts(parent.info.run_id, "comparison.csv")).read_text()
+    assert "tracking" not in table
+    assert "enable_model_summary" in table
 
 
 def test_a_refusal_is_one_line_on_the_terminal(train: Train, project: Path) -> None:
@@ -366,7 +411,9 @@ GROUPS = {
 
 
 @pytest.mark.parametrize("choice", sorted(GROUPS))
-def test_every_file_of_every_group_composes_and_makes_its_objects(choice: str, normalized: Path) -> None:
+def test_every_file_of_every_group_composes_and_makes_its_objects(
+    choice: str, normalized: Path, tmp_path: Path
+) -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("config", [choice, f"data.folder={normalized}"])
     if choice == "trainer=gpu" and not torch.cuda.is_available():
@@ -374,9 +421,9 @@ def test_every_file_of_every_group_composes_and_makes_its_objects(choice: str, n
             pytest.raises(hooks.CompactHydraException, match="trainer: No supported gpu backend found"),
             hooks.one_line(),
         ):
-            hooks.build(config)
+            hooks.build(config, tmp_path)
         return
-    trainer, network, images = hooks.build(config)
+    trainer, network, images = hooks.build(config, tmp_path)
     assert trainer.max_epochs == config.trainer.max_epochs
     assert network.hidden == config.model.hidden
     assert images.folder == normalized

@@ -6,6 +6,7 @@ torch, Lightning and MLflow take seconds.
 
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -26,9 +27,9 @@ if TYPE_CHECKING:
 at_exit = ExitStack()  # train.py closes it when Hydra returns or exits: Hydra calls no hook when a job has failed
 
 
-def build(cfg: DictConfig, folder: Path | None = None) -> "tuple[Trainer, lit.Network, lit.Images]":
-    """The objects of a run; each refuses bad values as it is made. folder: where checkpoints go."""
-    from initlab import lit
+def build(cfg: DictConfig, folder: Path) -> "tuple[Trainer, lit.Network, lit.Images]":
+    """The objects of a run, each of which refuses bad values as it is made. folder: where its checkpoints go."""
+    from initlab import lit, mnist
 
     network = lit.Network(
         hidden=OmegaConf.to_object(cfg.model.hidden),  # type: ignore[arg-type]
@@ -44,8 +45,15 @@ def build(cfg: DictConfig, folder: Path | None = None) -> "tuple[Trainer, lit.Ne
     trainer = instantiate(cfg.trainer, default_root_dir=folder)
     if trainer.max_epochs == 0:
         raise ValueError("trainer.max_epochs is 0; expected at least 1, or -1 for no end")
+    if trainer.world_size != 1:
+        raise ValueError(f"trainer: {trainer.world_size} devices; replicas are trained on one")
+    if (folder / "checkpoints").exists():
+        raise ValueError(f"{folder} holds the checkpoints of an earlier run; name another folder")
     images = lit.Images(cfg.data.folder, batch_size=cfg.data.batch_size, seed=cfg.seed)
     images.prepare_data()
+    classes = mnist.read_facts(images.folder)["classes"]
+    if 1 < network.loss.outputs < classes:
+        raise ValueError(f"loss.outputs is {network.loss.outputs}; the data has {classes} classes")
     return trainer, network, images
 
 
@@ -60,16 +68,18 @@ class Record(Callback):
         self.status = "FAILED"
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        refuse_bad_input(config, Path(config.hydra.run.dir))
+        with or_exit():
+            refuse_bad_input(config, Path(config.hydra.run.dir))
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        refuse_bad_input(config, Path(config.hydra.sweep.dir))
-        from initlab import process, track
+        with or_exit():
+            refuse_bad_input(config, Path(config.hydra.sweep.dir))
+            from initlab import process, track
 
-        at_exit.enter_context(process.exit_on_signals())
-        name = " ".join(config.hydra.overrides.task) or "sweep"
-        sweep = track.Sweep.start(**config.tracking, folder=sweep_folder(config.hydra), name=name)
-        at_exit.callback(self.end, sweep)
+            at_exit.enter_context(process.exit_on_signals())
+            name = " ".join(overrides(config.hydra)) or "sweep"
+            sweep = track.Sweep(**config.tracking, folder=sweep_folder(config.hydra), name=name)
+            at_exit.callback(self.end, sweep)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         self.status = "FINISHED"
@@ -86,7 +96,7 @@ class Record(Callback):
                 path = Path(self.folder, "replicas.csv")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 replicas.to_csv(path, index=False)
-                print(f"\n{tables['comparison.md']}\nevery replica: {path}\nbrowse them:   mlflow ui")
+                print(f"\n{tables['comparison.md']}\nevery replica: {path}")
         except BaseException:
             self.status = "FAILED"
             raise
@@ -95,32 +105,46 @@ class Record(Callback):
 
 
 def refuse_bad_input(config: DictConfig, folder: Path) -> None:
-    """Ends the program with one line if the data, the store, the folder or a value can't be used."""
+    """Raises if a value, the data, the folder or the store can't be used; leaves the folder made, and nothing else."""
     HydraConfig.instance().set_config(config)
     cfg = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])  # type: ignore[misc]
+    build(cfg, folder)
+    with made(folder):
+        from initlab import track
+
+        track.connect(**cfg.tracking)
+
+
+@contextmanager
+def or_exit() -> Iterator[None]:
+    """Ends the program if the body fails, with one line if it refuses something: Hydra would only warn, and go on."""
     try:
         with one_line():
-            build(cfg)
-            with made(folder):
-                from initlab import track
-
-                track.connect(**cfg.tracking)
+            yield
     except CompactHydraException as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
-            sys.excepthook(type(error), error, error.__traceback__)
+            traceback.print_exc()
         sys.exit(f"error: {error}")
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
 
 
 @contextmanager
 def made(folder: Path) -> Iterator[None]:
-    """Makes the folder that Hydra is about to make, and takes it away again if the body fails."""
-    new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
+    """Makes the folder that Hydra is about to make, writable; takes away what it made if the body fails."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".writable").touch()
+        (folder / ".writable").unlink()
         yield
-    except BaseException:
-        if new:
-            os.removedirs(folder)
+    except BaseException as error:
+        for path in new:
+            if path.exists():
+                path.rmdir()
+        if isinstance(error, OSError) and error.filename is not None:
+            raise OSError(f"{folder} can't be written: {error.strerror}") from error
         raise
 
 
@@ -138,8 +162,13 @@ def one_line() -> Iterator[None]:
 
 def run_name(job: Any) -> str:
     """Its overrides, the init scheme first: init=kaiming,seed=1."""
-    others = [item for item in job.overrides.task if not item.startswith("init=")]
+    others = [item for item in overrides(job) if not item.startswith("init=")]
     return ",".join([f"init={job.runtime.choices.init}", *others])
+
+
+def overrides(job: Any) -> list[str]:
+    """What was overridden, but for where it is recorded: an address may hold a password."""
+    return [item for item in job.overrides.task if not item.lstrip("+~").startswith("tracking")]
 
 
 def sweep_folder(job: Any) -> str:

@@ -100,7 +100,8 @@ class TorchLinear(Scheme):
 class Orthogonal(Scheme):
     """gain * Q, Q uniform among matrices with orthonormal rows (or columns, whichever are fewer).
 
-    Source: Saxe, McClelland & Ganguli (2014), "Exact solutions to the nonlinear dynamics of learning", section 3;
+    Source: Saxe, McClelland & Ganguli (2014), "Exact solutions to the nonlinear dynamics of learning in deep
+    linear neural networks", section 3;
     signs as in Mezzadri (2007), "How to generate random matrices from the classical compact groups", section 5.
     """
 
@@ -136,8 +137,11 @@ class LSUV(Orthogonal):
 
     def calibrate(self, weights: Sequence[Tensor], x: Tensor, phi: Callable[[Tensor], Tensor]) -> None:
         a = x[:, : self.images].to(weights[0])
-        for W in weights:
-            W /= (W @ a).std((-2, -1), keepdim=True)  # (R, 1, 1)
+        for number, W in enumerate(weights, start=1):
+            std = (W @ a).std((-2, -1), keepdim=True)  # (R, 1, 1)
+            if not (std > 0).all():
+                raise ValueError(f"LSUV: layer {number} is silent: no unit before it is active on {self.images} images")
+            W /= std
             a = phi(W @ a)
 
 
@@ -148,10 +152,7 @@ def draw(
 
     Raises ValueError for replicas or a width below 1, or a seed below 0.
     """
-    whole("replicas", replicas, least=1)
-    for width in widths:
-        whole("width", width, least=1)
-    whole("seed", seed, least=0)
+    check(widths, replicas=replicas, seed=seed)
     layers = [(fan_out, fan_in) for fan_in, fan_out in pairwise(widths)]
     weights = [torch.empty(replicas, fan_out, fan_in, dtype=dtype) for fan_out, fan_in in layers]
     biases = [torch.empty(replicas, fan_out, 1, dtype=dtype) for fan_out, _ in layers]
@@ -169,6 +170,14 @@ def stream(seed: int, purpose: Literal["replica", "epoch"], index: int) -> Gener
     Source: numpy's "Parallel random number generation": streams of one seed with different spawn keys are independent.
     """
     return np.random.default_rng(SeedSequence(seed, spawn_key=(("replica", "epoch").index(purpose), index)))
+
+
+def check(widths: Sequence[int], *, replicas: int, seed: int) -> None:
+    """Raises ValueError for replicas or a width below 1, or a seed below 0."""
+    whole("replicas", replicas, least=1)
+    for width in widths:
+        whole("width", width, least=1)
+    whole("seed", seed, least=0)
 
 
 def whole(name: str, value: int, *, least: int) -> None:

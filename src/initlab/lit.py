@@ -52,8 +52,7 @@ class Network(LightningModule):
         record: Record = lambda values: None,
     ) -> None:
         super().__init__()
-        init.draw(scheme, [1, *hidden, 1], replicas=1, seed=seed)  # refuses widths and seeds
-        init.whole("replicas", replicas, least=1)
+        init.check(hidden, replicas=replicas, seed=seed)
         init.whole("stats.every", every, least=1)
         init.whole("stats.probe", probe, least=2)
         _refuse_mixing(optimizer)
@@ -72,6 +71,7 @@ class Network(LightningModule):
             return
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         widths = [data.inputs, *self.hidden, self.loss.outputs]
+        self.activation = self.activation.to(self.trainer.strategy.root_device)
         weights, biases = init.draw(self.scheme, widths, replicas=self.replicas, seed=self.seed)
         self.scheme.calibrate(weights, data.splits["train"][0].mT, self.activation)
         self.weights.extend(weights)
@@ -203,8 +203,11 @@ class Images(LightningDataModule):
         self.splits: dict[str, tuple[Tensor, Tensor]] = {}  # images (N, 784), labels (N,)
 
     def prepare_data(self) -> None:
-        """Checks the files. Raises mnist.DataError if one is missing or damaged."""
+        """Checks the files. Raises ValueError if one is missing or damaged, or holds less than a batch."""
         mnist.verify(self.folder)
+        images = mnist.read_facts(self.folder)["splits"]["train"]["images"]
+        if self.batch_size > images:
+            raise ValueError(f"batch_size is {self.batch_size}; there are {images:,} training images")
 
     def setup(self, stage: str) -> None:
         if not self.splits:
@@ -243,8 +246,6 @@ class EpochOrder(Sampler[Tensor]):
     """
 
     def __init__(self, rows: int, batch_size: int, block: int, *, seed: int, device: torch.device) -> None:
-        if batch_size > rows:
-            raise ValueError(f"batch_size is {batch_size}; there are {rows:,} training images")
         self.rows, self.used, self.size = rows, rows - rows % batch_size, batch_size * block
         self.seed, self.device, self.epoch = seed, device, 0
 

@@ -38,6 +38,11 @@ class Activation:
         if not (torch.as_tensor(self.scale) > 0).all():
             raise ValueError(f"scale is {self.scale!r}; expected a positive number")
 
+    def to(self, device: torch.device) -> "Activation":
+        """The same, with constants that are tensors on `device`."""
+        constants = {"leak": self.leak, "shift": self.shift, "scale": self.scale}
+        return Activation(**{name: c.to(device) if isinstance(c, Tensor) else c for name, c in constants.items()})
+
     def __call__(self, z: Tensor) -> Tensor:
         """a = phi(z), elementwise: (R, D, B) -> (R, D, B)."""
         a = z.clamp_min(0)

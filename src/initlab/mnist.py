@@ -21,6 +21,7 @@ from torch import Tensor
 
 CLASSES = 10
 SPLITS = ("train", "validation", "test")
+FACTS = {"mean", "std", "inputs", "classes", "splits"}
 
 
 class DataError(ValueError):
@@ -163,11 +164,14 @@ def normalize(raw: Path, folder: Path, *, validation: int | None, scale: float) 
 def read_facts(folder: Path) -> dict:
     """What `normalize` noted of its output: mean, std, inputs, classes, and of each split its size and SHA-256."""
     try:
-        return json.loads((folder / "facts.json").read_text())
-    except FileNotFoundError:
+        facts = json.loads((folder / "facts.json").read_text())
+        if set(facts) != FACTS or set(facts["splits"]) != set(SPLITS):
+            raise ValueError("not what the normalize stage writes")
+    except OSError:
         raise DataError(f"{folder} holds no normalised data; make it with: dvc repro normalize") from None
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise DataError(f"{folder}/facts.json: {error}; make it again with: dvc repro -f normalize") from None
+    return facts
 
 
 @cache

@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 
@@ -41,23 +42,40 @@ def ended_by() -> str | None:
     return None if _signal is None else signal.Signals(_signal).name
 
 
-def owner() -> str:
-    """This process, for `is_gone`: host, number and start, since numbers are given again."""
-    return f"{socket.gethostname()} {os.getpid()} {psutil.Process().create_time():.2f}"
-
-
 def user() -> str:
     """Who runs this process; the number where it has no name, as in some containers."""
     return psutil.Process().username()
 
 
+def owner() -> str:
+    """This process, as `is_gone` knows it: where it runs, its number, and its birth, since numbers are given again."""
+    return f"{_place()} {os.getpid()} {_birth(os.getpid())}"
+
+
 def is_gone(owner: str) -> bool:
-    """Whether a process of this host has ended. Of another host's nothing is known: False."""
-    host, number, started = owner.split()
-    if host != socket.gethostname():
+    """Whether a process of this place has ended. Of another's nothing is known: False."""
+    place, number, birth = owner.split()
+    if place != _place():
         return False
     try:
-        found = psutil.Process(int(number))
-        return abs(found.create_time() - float(started)) > 2 or found.status() == psutil.STATUS_ZOMBIE
+        return _birth(int(number)) != birth or psutil.Process(int(number)).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+
+
+def _place() -> str:
+    """The host, and on Linux the namespace that process numbers belong to: containers may share a host's name."""
+    namespace = Path("/proc/self/ns/pid")
+    return f"{socket.gethostname()}/{namespace.stat().st_ino}" if namespace.exists() else socket.gethostname()
+
+
+def _birth(number: int) -> str:
+    """When a process began: on Linux the boot and the ticks since, which no change of the clock moves.
+
+    Raises psutil.NoSuchProcess.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{Path(f'/proc/{number}/stat').read_text().rpartition(')')[2].split()[19]}"
+    except (FileNotFoundError, ProcessLookupError):
+        return f"{psutil.Process(number).create_time():.0f}"

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 
 import pandas as pd
@@ -16,19 +17,17 @@ FINAL = ["test/accuracy", "val/accuracy", "val/loss", "train/loss"]
 def tables(replicas: pd.DataFrame) -> dict[str, str]:
     """{file name: text} from a sweep's replicas.csv: a row a (run, step, replica), swept keys before `step`.
 
-    comparison.csv, .md: a row a run, best first: means over replicas of its last values, with 95 % intervals.
+    comparison.csv, .md: a row a run, best first: means over replicas after the last step, with 95 % intervals.
     metrics/RUN.json: the same, a file a run, for `dvc metrics`.
     validation.csv: a row a (run, step).
     layers.csv: a row a (run, step, layer).
     """
     summary = over_replicas(replicas)
-    final = summary.groupby("run", sort=False)[_with_ci95(FINAL, summary)].last()
+    last = summary.loc[summary.groupby("run", sort=False)["step"].idxmax()].set_index("run")
+    final = last[_with_ci95(FINAL, summary)]
     swept = list(replicas.columns[1 : replicas.columns.get_loc("step")])
     comparison = replicas.groupby("run", sort=False)[swept].first().join(final).sort_values(FINAL[0], ascending=False)
-    metrics = {
-        f"metrics/{str(run).replace('/', '_')}.json": json.dumps(row.dropna().to_dict(), indent=2) + "\n"
-        for run, row in final.iterrows()
-    }
+    metrics = {f"metrics/{str(run).replace('/', '_')}.json": _json(row) for run, row in final.iterrows()}
     validation = summary[["run", *swept, "step", *_with_ci95(["val/accuracy", "val/loss"], summary)]]
     return {
         "comparison.csv": comparison.to_csv(float_format=DIGITS),
@@ -51,6 +50,11 @@ def over_replicas(replicas: pd.DataFrame) -> pd.DataFrame:
                 row[f"{name}.ci95"] = ci95
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _json(row: pd.Series) -> str:
+    """{metric: value}; JSON has no nan, so what diverged is null."""
+    return json.dumps({name: value if isfinite(value) else None for name, value in row.items()}, indent=2) + "\n"
 
 
 def _with_ci95(names: Sequence[str], table: pd.DataFrame) -> list[str]:
@@ -76,7 +80,7 @@ def _markdown(final: pd.DataFrame) -> str:
         cells = []
         for name in FINAL:
             ci95 = row.get(f"{name}.ci95")
-            cells.append(f"{row[name]:.4f}" + ("" if ci95 is None else f" ± {ci95:.4f}"))
+            cells.append(f"{row[name]:.4f}" + ("" if pd.isna(ci95) else f" ± {ci95:.4f}"))
         lines.append(f"| {run} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

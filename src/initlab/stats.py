@@ -68,4 +68,5 @@ def mean_ci95(values: np.ndarray) -> tuple[float, float | None]:
     mean = float(values.mean())
     if count < 2:
         return mean, None
-    return mean, float(stdtrit(count - 1, 0.975) * values.std(ddof=1) / np.sqrt(count))
+    with np.errstate(invalid="ignore"):  # inf - inf: replicas that diverge have no interval, nan
+        return mean, float(stdtrit(count - 1, 0.975) * values.std(ddof=1) / np.sqrt(count))

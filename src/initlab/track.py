@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -63,6 +62,11 @@ def connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
         with FileLock(f"{file}.lock", timeout=60) if file else nullcontext():
             client = MlflowClient(uri)
             found = client.get_experiment_by_name(experiment)
+            if found and found.lifecycle_stage == "deleted":
+                raise TrackingError(
+                    f"tracking.experiment: {experiment} is deleted; bring it back with `mlflow experiments restore "
+                    f"--experiment-id {found.experiment_id}`, or name another"
+                )
             if file and not found:
                 with closing(sqlite3.connect(file)) as database:
                     database.execute("PRAGMA journal_mode=WAL")
@@ -72,6 +76,8 @@ def connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
                 return client, client.get_experiment_by_name(experiment).experiment_id
+    except TrackingError:
+        raise
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         place = file or urlsplit(uri).hostname  # an address may hold a password
         raise TrackingError(
@@ -90,7 +96,10 @@ def _probe(uri: str, file: Path | None) -> None:
     parts = urlsplit(uri)
     scheme = parts.scheme.split("+")[0]
     if scheme not in PORTS or not parts.hostname:
-        raise TrackingError(f"tracking.uri is {uri!r}; expected sqlite:///FILE, http(s)://HOST or a database's URL")
+        raise TrackingError(
+            f"tracking.uri begins with {uri.partition(':')[0]!r}; expected sqlite:///FILE, http(s)://HOST, "
+            "postgresql://HOST/NAME or another database that MLflow knows"
+        )
     address = f"{parts.hostname}:{parts.port or PORTS[scheme]}"
     try:
         if scheme in ("http", "https"):
@@ -177,53 +186,46 @@ def run(
         _end(client, run_id, "FINISHED")
 
 
-@dataclass
 class Sweep:
-    """The parent run of a sweep's jobs. It holds plain values alone: launchers send it to other processes."""
+    """The parent run of a sweep's jobs; they find it by the sweep's folder, from whichever process they run in."""
 
-    uri: str
-    experiment: str
-    folder: str
-    run_id: str
-
-    @classmethod
-    def start(cls, *, uri: str, experiment: str, folder: str, name: str) -> "Sweep":
-        """Opens the parent run. Raises TrackingError."""
-        client, experiment_id = connect(uri, experiment)
-        bury_the_dead(client, experiment_id)
+    def __init__(self, *, uri: str, experiment: str, folder: str, name: str) -> None:
+        """Opens the run. Raises TrackingError."""
+        self.client, self.experiment_id = connect(uri, experiment)
+        bury_the_dead(self.client, self.experiment_id)
         tags = _origin() | {"sweep": folder}
-        return cls(uri, experiment, folder, client.create_run(experiment_id, run_name=name, tags=tags).info.run_id)
+        self.run_id = self.client.create_run(self.experiment_id, run_name=name, tags=tags).info.run_id
 
     def replicas(self) -> pd.DataFrame:
         """The tables of all finished jobs, if any, one under the other; name and overrides are columns."""
-        client, experiment_id = connect(self.uri, self.experiment)
-        jobs = client.search_runs(
-            [experiment_id],
+        jobs = self.client.search_runs(
+            [self.experiment_id],
             f"tags.`mlflow.parentRunId` = '{self.run_id}' and attributes.status = 'FINISHED'",
             order_by=["attributes.start_time ASC"],
             max_results=50000,
         )
         tables = []
         for job in jobs:
-            table = pd.read_csv(client.download_artifacts(job.info.run_id, TABLE))
-            overrides = dict(item.lstrip("+").split("=", 1) for item in json.loads(job.data.tags["overrides"]))
+            table = pd.read_csv(self.client.download_artifacts(job.info.run_id, TABLE))
+            overrides = dict(item.lstrip("+~").partition("=")[::2] for item in json.loads(job.data.tags["overrides"]))
             columns = {"run": job.info.run_name} | overrides
             tables.append(pd.concat([pd.DataFrame(columns, index=table.index), table], axis=1))
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
     def finish(self, status: str, tables: Mapping[str, str]) -> None:
-        """Stores {file name: text} with the parent, and ends it: FINISHED, or what stopped it."""
-        client, _ = connect(self.uri, self.experiment)
+        """Stores {file name: text} with the run, and ends it."""
         for name, text in tables.items():
-            client.log_text(self.run_id, text, name)
-        _end(client, self.run_id, status)
+            self.client.log_text(self.run_id, text, name)
+        _end(self.client, self.run_id, status, reason="a job failed" if status == "FAILED" else None)
 
 
 def bury_the_dead(client: MlflowClient, experiment_id: str) -> None:
     """Marks runs KILLED that read RUNNING, but whose process on this host is gone: nothing else could (kill -9)."""
     for lost in client.search_runs([experiment_id], "attributes.status = 'RUNNING'", max_results=50000):
         owner = lost.data.tags.get("owner")
-        if owner is not None and process.is_gone(owner):
+        if owner is None or not process.is_gone(owner):
+            continue
+        if client.get_run(lost.info.run_id).info.status == "RUNNING":  # it has not ended since it was listed
             _end(client, lost.info.run_id, "KILLED", reason="its process is gone")
 
 
