@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from omegaconf import OmegaConf
 
-from initlab import hooks, stats, track
+from initlab import hooks, stats, store
 
 SMOKE = ("experiment=smoke", "trainer=cpu")
 
@@ -280,8 +280,8 @@ def test_a_failed_job_fails_its_sweep_but_not_the_others(client: MlflowClient, t
 def test_parallel_first_starts_on_a_fresh_store(tmp_path: Path) -> None:
     """Four processes at once: one makes the store, all write to it."""
     code = (
-        "import sys; from initlab import track; "
-        "client, experiment = track.connect(sys.argv[1], 'initlab'); "
+        "import sys; from initlab import store; "
+        "client, experiment = store.connect(sys.argv[1], 'initlab'); "
         "client.set_terminated(client.create_run(experiment).info.run_id)"
     )
     uri = f"sqlite:///{tmp_path}/mlflow.db"
@@ -359,10 +359,10 @@ def test_a_folder_with_checkpoints_is_not_written_to_again(train: Train, client:
 
 def test_a_deleted_experiment_is_named(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    store, experiment = track.connect(uri, "gone")
-    store.delete_experiment(experiment)
-    with pytest.raises(track.TrackingError, match="gone is deleted; bring it back with `mlflow experiments restore"):
-        track.connect(uri, "gone")
+    client, experiment = store.connect(uri, "gone")
+    client.delete_experiment(experiment)
+    with pytest.raises(store.TrackingError, match="gone is deleted; bring it back with `mlflow experiments restore"):
+        store.connect(uri, "gone")
 
 
 def test_where_a_run_is_recorded_is_in_no_record(train: Train, client: MlflowClient, project: Path) -> None:

@@ -110,9 +110,9 @@ def refuse_bad_input(config: DictConfig, folder: Path) -> None:
     cfg = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])  # type: ignore[misc]
     build(cfg, folder)
     with made(folder):
-        from initlab import track
+        from initlab import store
 
-        track.connect(**cfg.tracking)
+        store.connect(**cfg.tracking)
 
 
 @contextmanager

@@ -1,0 +1,118 @@
+"""The tracking store: there before anything starts, refused within seconds if it is not, with no run left RUNNING."""
+
+import logging
+import socket
+import sqlite3
+from contextlib import closing, nullcontext
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import requests
+from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from initlab import process
+
+for noisy in ("mlflow.store.db.utils", "alembic"):  # the making of a store's tables is no news
+    logging.getLogger(noisy).setLevel(logging.WARNING)
+
+PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+ABOUT = {
+    "mlflow.note.content": "What weight initialisation does to a neural network. Each run trains several replicas: a "
+    "metric is their mean, `<name>.ci95` beside it the half-width of its 95 % interval. A sweep is a run with its jobs "
+    "nested under it.",
+    "mlflow.experimentKind": "custom_model_development",  # the UI opens on runs and charts
+}
+
+
+class TrackingError(OSError):
+    """The tracking store does not answer, or can't be written."""
+
+
+def connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
+    """A client of the store at `uri`, and the id of the experiment, both made if they are not there yet.
+
+    A store in a file is made under a lock, so that parallel first starts are safe, and in WAL mode, which lets runs
+    write side by side. Raises TrackingError within seconds if the store does not answer.
+    """
+    file = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+    _probe(uri, file)
+    try:
+        with FileLock(f"{file}.lock", timeout=60) if file else nullcontext():
+            client = MlflowClient(uri)
+            return client, _experiment(client, experiment, file)
+    except TrackingError:
+        raise
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+        place = file or urlsplit(uri).hostname  # an address may hold a password
+        raise TrackingError(
+            f"tracking.uri: the store at {place} can't be used: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _experiment(client: MlflowClient, name: str, file: Path | None) -> str:
+    """The id of the experiment, made if need be. Raises TrackingError if it is deleted."""
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        if file:
+            with closing(sqlite3.connect(file)) as database:
+                database.execute("PRAGMA journal_mode=WAL")
+        location = (file.absolute().parent / "mlruns").as_uri() if file else None
+        try:
+            return client.create_experiment(name, location, ABOUT)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            found = client.get_experiment_by_name(name)  # another process was faster: a server has no lock
+    if found.lifecycle_stage == "deleted":
+        raise TrackingError(
+            f"tracking.experiment: {name} is deleted; bring it back with `mlflow experiments restore "
+            f"--experiment-id {found.experiment_id}`, or name another"
+        )
+    return found.experiment_id
+
+
+def _probe(uri: str, file: Path | None) -> None:
+    """Fails fast: MLflow itself tries again for minutes. Raises TrackingError."""
+    if file is not None:
+        try:
+            file.open("ab").close()
+        except OSError as error:
+            raise TrackingError(f"tracking.uri: {file} can't be written: {error.strerror}") from error
+        return
+    parts = urlsplit(uri)
+    scheme = parts.scheme.split("+")[0]
+    if scheme not in PORTS or not parts.hostname:
+        raise TrackingError(
+            f"tracking.uri begins with {uri.partition(':')[0]!r}; expected sqlite:///FILE, http(s)://HOST, "
+            "postgresql://HOST/NAME or another database that MLflow knows"
+        )
+    address = f"{parts.hostname}:{parts.port or PORTS[scheme]}"
+    try:
+        if scheme in ("http", "https"):
+            requests.get(f"{uri.rstrip('/')}/health", timeout=5).raise_for_status()
+        else:
+            socket.create_connection((parts.hostname, parts.port or PORTS[scheme]), timeout=5).close()
+    except OSError as error:  # requests' errors are OSErrors
+        raise TrackingError(f"tracking.uri: no MLflow store answers at {address} ({type(error).__name__})") from error
+
+
+def end(client: MlflowClient, run_id: str, status: str, reason: str | None = None) -> None:
+    """Ends a run: FINISHED or, with the reason as a tag, FAILED; KILLED if a signal is what ends this process."""
+    if status == "FAILED" and process.ended_by() is not None:
+        status, reason = "KILLED", process.ended_by()
+    if reason is not None:
+        client.set_tag(run_id, "end.reason", reason[:500])
+    client.set_terminated(run_id, status)
+
+
+def bury_the_dead(client: MlflowClient, experiment_id: str) -> None:
+    """Marks runs KILLED that read RUNNING, but whose process on this host is gone: nothing else could (kill -9)."""
+    for lost in client.search_runs([experiment_id], "attributes.status = 'RUNNING'", max_results=50000):
+        owner = lost.data.tags.get("owner")
+        if owner is None or not process.is_gone(owner):
+            continue
+        if client.get_run(lost.info.run_id).info.status == "RUNNING":  # it has not ended since it was listed
+            end(client, lost.info.run_id, "KILLED", reason="its process is gone")
