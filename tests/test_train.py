@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -229,6 +230,30 @@ def test_a_signal_ends_a_run_as_killed(number: signal.Signals, code: int, projec
     assert run.data.tags["end.reason"] == number.name
 
 
+def handles_sigterm(process: subprocess.Popen[str]) -> bool:
+    """Whether it has put our handlers in place: Python itself leaves SIGTERM alone."""
+    caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{process.pid}/status").read_text())
+    return caught is not None and bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="tells the moment from /proc")
+@pytest.mark.parametrize("seconds", [0.0, 0.5, 1.0])
+def test_ctrl_c_before_the_training_leaves_no_run(seconds: float, project: Path, client: MlflowClient) -> None:
+    """While libraries are imported, which may swallow it: no stack trace, nothing recorded, and not a success."""
+    before = len(runs(client))
+    words = [sys.executable, "train.py", "seed=99", "trainer=cpu", "trainer.max_epochs=5000"]
+    process = subprocess.Popen(words, cwd=project, env=environment(), stderr=subprocess.PIPE, text=True)
+    while not handles_sigterm(process):
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert len(runs(client)) == before
+
+
 def test_a_killed_sweep_ends_its_parent_too(project: Path, client: MlflowClient) -> None:
     with started("-m", "seed=1430,1431", cwd=project) as process:
         process.send_signal(signal.SIGTERM)
@@ -309,8 +334,10 @@ def test_parallel_first_starts_on_a_fresh_store(tmp_path: Path) -> None:
         ("trainer.devices=2", "trainer: 2 devices; replicas are trained on one"),
         ("trainer.max_epochs=-3", "trainer: `max_epochs` must be a non-negative integer or -1"),
         ("trainer.max_epochs=0", "trainer.max_epochs is 0; expected at least 1"),
+        ("trainer.max_epochs=0.5", "trainer.max_epochs is 0.5; expected at least 1"),
+        ("model.hidden=100", "model.hidden is 100; expected a list of widths, [100] for one layer"),
         ("data.batch_size=0", "batch_size is 0"),
-        ("data.folder=nowhere", "nowhere holds no normalised data; make it with: dvc repro normalize"),
+        ("data.folder=nowhere", "/nowhere holds no normalised data; in the project's root, make it with: dvc repro"),
         ("tracking.uri=http://127.0.0.1:9", "no MLflow store answers at 127.0.0.1:9"),
         ("tracking.uri=postgresql://user:secret@127.0.0.1:9/x", "no MLflow store answers at 127.0.0.1:9"),
         (

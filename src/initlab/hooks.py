@@ -1,7 +1,7 @@
 """Around a run: its objects made from the config, bad input refused before anything is written, a sweep's parent run.
 
-Hydra and standard library alone are imported at the top: `--help`, `--cfg` and completion need nothing else, and
-torch, Lightning and MLflow take seconds.
+Nothing heavy is imported at the top: `--help`, `--cfg` and completion need none of it, and torch,
+Lightning and MLflow take seconds.
 """
 
 import os
@@ -19,6 +19,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from initlab import process
+
 if TYPE_CHECKING:
     from pytorch_lightning import Trainer
 
@@ -31,8 +33,12 @@ def build(cfg: DictConfig, folder: Path) -> "tuple[Trainer, lit.Network, lit.Ima
     """The objects of a run, each of which refuses bad values as it is made. folder: where its checkpoints go."""
     from initlab import lit, mnist
 
+    if not OmegaConf.is_list(cfg.model.hidden):
+        raise ValueError(f"model.hidden is {cfg.model.hidden!r}; expected a list of widths, [100] for one layer")
+    if type(cfg.trainer.max_epochs) is not int or cfg.trainer.max_epochs == 0:
+        raise ValueError(f"trainer.max_epochs is {cfg.trainer.max_epochs!r}; expected at least 1, or -1 for no end")
     network = lit.Network(
-        hidden=OmegaConf.to_object(cfg.model.hidden),  # type: ignore[arg-type]
+        hidden=list(cfg.model.hidden),
         replicas=cfg.replicas,
         seed=cfg.seed,
         scheme=instantiate(cfg.init.weights),
@@ -43,8 +49,6 @@ def build(cfg: DictConfig, folder: Path) -> "tuple[Trainer, lit.Network, lit.Ima
         probe=cfg.stats.probe,
     )
     trainer = instantiate(cfg.trainer, default_root_dir=folder)
-    if trainer.max_epochs == 0:
-        raise ValueError("trainer.max_epochs is 0; expected at least 1, or -1 for no end")
     if trainer.world_size != 1:
         raise ValueError(f"trainer: {trainer.world_size} devices; replicas are trained on one")
     if (folder / "checkpoints").exists():
@@ -68,15 +72,16 @@ class Record(Callback):
         self.status = "FAILED"
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        at_exit.enter_context(process.exit_on_signals())
         with or_exit():
             refuse_bad_input(config, Path(config.hydra.run.dir))
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        at_exit.enter_context(process.exit_on_signals())
         with or_exit():
             refuse_bad_input(config, Path(config.hydra.sweep.dir))
-            from initlab import process, track
+            from initlab import track
 
-            at_exit.enter_context(process.exit_on_signals())
             name = " ".join(overrides(config.hydra)) or "sweep"
             sweep = track.Sweep(**config.tracking, folder=sweep_folder(config.hydra), name=name)
             at_exit.callback(self.end, sweep)
@@ -109,6 +114,7 @@ def refuse_bad_input(config: DictConfig, folder: Path) -> None:
     HydraConfig.instance().set_config(config)
     cfg = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])  # type: ignore[misc]
     build(cfg, folder)
+    process.leave_if_told()  # a signal may have come while a library was imported, and have been swallowed there
     with made(folder):
         from initlab import store
 

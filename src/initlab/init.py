@@ -5,6 +5,7 @@ same however many replicas there are, and no draw touches global random state. T
 torch's normal draws take another path, and give other bits, for small tensors and on other vector units.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,22 +20,22 @@ from torch import Tensor
 Array = np.ndarray
 
 
-class Scheme:
-    """An init scheme. A new one overrides `weight`, and whichever of the others it needs."""
+class Scheme(ABC):
+    """An init scheme. A new one says what `weight` draws and its `variance`, and whichever of the others it needs."""
 
+    @abstractmethod
     def weight(self, fan_out: int, fan_in: int, *, generator: Generator) -> Array:
         """W (fan_out, fan_in), float32, of one layer of one replica."""
-        raise NotImplementedError(f"{type(self).__name__} draws no weights")
+
+    @abstractmethod
+    def variance(self, fan_out: int, fan_in: int) -> float:
+        """Var W, of one entry, as drawn."""
 
     def bias(self, fan_out: int, fan_in: int, *, generator: Generator) -> Array:
         """b (fan_out,), float32: zero unless a scheme says otherwise."""
         return np.zeros(fan_out, np.float32)
 
-    def variance(self, fan_out: int, fan_in: int) -> float:
-        """Var W, of one entry, as drawn."""
-        raise NotImplementedError(f"{type(self).__name__} has no closed form for Var W")
-
-    def calibrate(self, weights: Sequence[Tensor], x: Tensor, phi: Callable[[Tensor], Tensor]) -> None:
+    def calibrate(self, weights: Sequence[Tensor], x: Tensor, phi: Callable[[Tensor], Tensor]) -> None:  # noqa: B027 (no data, no work)
         """Rescales the drawn weights (R, D, E) in place, on training images x (E, N). Most schemes look at no data."""
 
 

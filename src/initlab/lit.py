@@ -116,17 +116,15 @@ class Network(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self._pending.append((self.global_step, self._means("test")))
-        self._flush()
+        log.info(f"test/accuracy {_percent(self._flush()['test/accuracy'])}")
 
     def on_train_epoch_end(self) -> None:
         last = self._flush()
         seconds = time.perf_counter() - self._started
-        accuracy, ci95 = stats.mean_ci95(last["val/accuracy"])
-        interval = "" if ci95 is None else f" ± {100 * ci95:.2f}"
         epochs = f"{self.current_epoch + 1}/{self.trainer.max_epochs}"
         log.info(
             f"epoch {epochs}  {seconds:5.1f} s  val/loss {last['val/loss'].mean():.4f}"
-            f"  val/accuracy {100 * accuracy:.2f}{interval} %"
+            f"  val/accuracy {_percent(last['val/accuracy'])}"
         )
 
     @torch.no_grad()
@@ -269,6 +267,12 @@ class Blocks(Dataset):
     def __getitem__(self, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         for batch in rows.split(self.batch_size):
             yield self.images.index_select(0, batch).mT, self.labels.index_select(0, batch)
+
+
+def _percent(accuracies: np.ndarray) -> str:
+    """Mean ± half-width of the 95 % interval over replicas (R,)."""
+    mean, ci95 = stats.mean_ci95(accuracies)
+    return f"{100 * mean:.2f} %" if ci95 is None else f"{100 * mean:.2f} ± {100 * ci95:.2f} %"
 
 
 def _refuse_mixing(optimizer: Callable[[list[nn.Parameter]], Optimizer]) -> None:

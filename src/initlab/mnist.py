@@ -168,7 +168,9 @@ def read_facts(folder: Path) -> dict:
         if set(facts) != FACTS or set(facts["splits"]) != set(SPLITS):
             raise ValueError("not what the normalize stage writes")
     except OSError:
-        raise DataError(f"{folder} holds no normalised data; make it with: dvc repro normalize") from None
+        raise DataError(
+            f"{folder.absolute()} holds no normalised data; in the project's root, make it with: dvc repro normalize"
+        ) from None
     except (TypeError, ValueError) as error:
         raise DataError(f"{folder}/facts.json: {error}; make it again with: dvc repro -f normalize") from None
     return facts

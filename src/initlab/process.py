@@ -42,6 +42,12 @@ def ended_by() -> str | None:
     return None if _signal is None else signal.Signals(_signal).name
 
 
+def leave_if_told() -> None:
+    """Leaves, as `exit_on_signals` does, if a signal came and what it raised was caught by somebody else's code."""
+    if _signal is not None:
+        raise SystemExit(128 + _signal)
+
+
 def user() -> str:
     """Who runs this process; the number where it has no name, as in some containers."""
     return psutil.Process().username()

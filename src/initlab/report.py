@@ -87,10 +87,12 @@ def _markdown(final: pd.DataFrame) -> str:
 
 def main(folder: Path) -> None:
     """Writes the tables beside the replicas.csv they are made from."""
+    if not (folder / "replicas.csv").is_file():
+        sys.exit(f"error: {folder} holds no replicas.csv, which a sweep leaves in its folder")
     for name, text in tables(pd.read_csv(folder / "replicas.csv")).items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(*sys.argv[1:2]))

@@ -23,7 +23,6 @@ ABOUT = {
     "mlflow.note.content": "What weight initialisation does to a neural network. Each run trains several replicas: a "
     "metric is their mean, `<name>.ci95` beside it the half-width of its 95 % interval. A sweep is a run with its jobs "
     "nested under it.",
-    "mlflow.experimentKind": "custom_model_development",  # the UI opens on runs and charts
 }
 
 
