@@ -45,7 +45,7 @@ def test_a_new_variant_as_the_page_adds_it(tmp_path: Path, normalized: Path, mon
     (code,) = blocks("docs/variants.md", "python")
     monkeypatch.setattr(sys.modules["initlab.init"], "Laplace", None, raising=False)
     exec(code, vars(init))
-    weights, _ = init.draw(init.Laplace(), [784, 500], replicas=1, seed=0)  # type: ignore[attr-defined]
+    weights, _ = init.draw(vars(init)["Laplace"](), [784, 500], replicas=1, seed=0)
     # Of Laplace draws the kurtosis is 6: the standard error of their variance is sqrt(5 / n) of it.
     assert abs(weights[0].square().mean().item() / (2 / 784) - 1) < 4 * (5 / weights[0].numel()) ** 0.5
 

@@ -31,17 +31,9 @@ def network(kind: type[lit.Network] = lit.Network, **changes) -> lit.Network:
     return kind(**values | changes)
 
 
-def fit(
-    module: lit.Network,
-    folder: Path,
-    *,
-    batches: float | int = 1.0,
-    epochs: int = 1,
-    batch_size: int = 64,
-    block: int = 8,
-) -> lit.Images:
-    """Trains on the CPU; `batches` as Trainer's limit_train_batches, in blocks."""
-    images = lit.Images(folder, batch_size=batch_size, seed=module.seed, block=block)
+def fit(module: lit.Network, folder: Path, *, batches: int, epochs: int = 1, block: int = 8) -> lit.Images:
+    """Trains on the CPU, for `batches` blocks an epoch."""
+    images = lit.Images(folder, batch_size=64, seed=module.seed, block=block)
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=epochs,

@@ -84,7 +84,7 @@ def linear_backward(a: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
     """
     gW = delta @ a.mT                       # dL/dW = delta a^T      (R, D, E)
     gb = delta.sum(-1, keepdim=True)        # dL/db = sum_B delta    (R, D, 1)
-    return gW, gb  # fmt: skip
+    return gW, gb
 
 
 def linear_backward_input(W: Tensor, delta: Tensor) -> Tensor:
@@ -124,7 +124,7 @@ class CrossEntropy:
         losses = -log_p.gather(1, hits).squeeze(1)                      # -log p[y]
         p = log_p.exp()
         delta = p.scatter_add_(1, hits, -torch.ones_like(p[:, :1]))     # p - onehot(y)
-        return losses, delta / y.numel()  # fmt: skip
+        return losses, delta / y.numel()
 
     def predict(self, z: Tensor) -> Tensor:
         """The most probable class: (R, C, B) -> (R, B)."""
@@ -144,7 +144,7 @@ class MeanSquaredError:
     def __call__(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Losses (R, B) and delta = 2 (z - y) / B (R, 1, B), from z (R, 1, B) and y (B,)."""
         error = z - y                                                   # (R, 1, B)
-        return error.squeeze(1) ** 2, 2 * error / y.numel()  # fmt: skip
+        return error.squeeze(1) ** 2, 2 * error / y.numel()
 
     def predict(self, z: Tensor) -> Tensor:
         """The nearest digit: (R, 1, B) -> (R, B)."""

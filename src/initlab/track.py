@@ -48,6 +48,7 @@ class Run:
             self.client.log_batch(self.run_id, metrics=metrics[start : start + BATCH])
 
     def tag(self, **tags: str) -> None:
+        """Sets tags of the run."""
         self.client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
     def artifacts(self, folder: Path) -> None:
