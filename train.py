@@ -39,6 +39,7 @@ def main(cfg: DictConfig) -> float:
         accuracy = trainer.callback_metrics["val/accuracy"].item()
         trainer.test(network, images, verbose=False)
         run.tag(**{"weights.sha256": network.digest()})
+        run.evidence(network.theory(), network.tensors())
         run.artifacts(folder / "checkpoints")
     return accuracy
 

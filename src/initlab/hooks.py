@@ -64,11 +64,11 @@ def build(cfg: DictConfig, folder: Path) -> "tuple[Trainer, lit.Network, lit.Ima
 class Record(Callback):
     """Hydra's hooks: bad input is refused before a folder is made; a sweep is a parent run of its jobs.
 
-    folder: where a sweep's replicas.csv goes.
+    folder: where a sweep's results go.  report: whether a report on them is written beside them, and kept with the run.
     """
 
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
+    def __init__(self, folder: str, report: bool = True) -> None:
+        self.folder, self.report = Path(folder), report
         self.status = "FAILED"
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
@@ -90,23 +90,24 @@ class Record(Callback):
         self.status = "FINISHED"
 
     def end(self, sweep: "track.Sweep") -> None:
-        """Gathers the replicas of all finished jobs, tabulates them with the parent run, and ends it."""
-        from initlab import report
+        """Gathers the results of all finished jobs, reports on them with the parent run, and ends it."""
+        from initlab import report, results
 
-        tables: dict[str, str] = {}
         try:
-            replicas = sweep.replicas()
-            if not replicas.empty:
-                tables = report.tables(replicas)
-                path = Path(self.folder, "replicas.csv")
-                path.parent.mkdir(parents=True, exist_ok=True)
-                replicas.to_csv(path, index=False)
-                print(f"\n{tables['comparison.md']}\nevery replica: {path}")
+            found = sweep.results()
+            if found is not None:
+                results.save(found, self.folder)
+                sweep.tag_results(results.digest(self.folder))
+                print(f"\n{report.comparison(found)}")
+                if self.report:
+                    report.write(found, self.folder / "report")
+                    sweep.keep(self.folder / "report")
+                    print(f"report: {self.folder / 'report' / 'index.html'}")
         except BaseException:
             self.status = "FAILED"
             raise
         finally:
-            sweep.finish(self.status, tables)
+            sweep.finish(self.status)
 
 
 def refuse_bad_input(config: DictConfig, folder: Path) -> None:

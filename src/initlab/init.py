@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import isfinite, sqrt
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -21,7 +21,12 @@ Array = np.ndarray
 
 
 class Scheme(ABC):
-    """An init scheme. A new one says what `weight` draws and its `variance`, and whichever of the others it needs."""
+    """An init scheme. A new one says what `weight` draws and its `variance`, and whichever of the others it needs.
+
+    unit_variance: whether `calibrate` brings the pre-activations of each layer to variance 1.
+    """
+
+    unit_variance: ClassVar[bool] = False
 
     @abstractmethod
     def weight(self, fan_out: int, fan_in: int, *, generator: Generator) -> Array:
@@ -34,6 +39,10 @@ class Scheme(ABC):
     def bias(self, fan_out: int, fan_in: int, *, generator: Generator) -> Array:
         """b (fan_out,), float32: zero unless a scheme says otherwise."""
         return np.zeros(fan_out, np.float32)
+
+    def bias_variance(self, fan_out: int, fan_in: int) -> float:
+        """Var b, of one entry, as drawn."""
+        return 0.0
 
     def calibrate(self, weights: Sequence[Tensor], x: Tensor, phi: Callable[[Tensor], Tensor]) -> None:  # noqa: B027 (no data, no work)
         """Rescales the drawn weights (R, D, E) in place, on training images x (E, N). Most schemes look at no data."""
@@ -96,6 +105,9 @@ class TorchLinear(Scheme):
     def bias(self, fan_out: int, fan_in: int, *, generator: Generator) -> Array:
         return _uniform((fan_out,), 1 / sqrt(fan_in), generator)
 
+    def bias_variance(self, fan_out: int, fan_in: int) -> float:
+        return 1 / (3 * fan_in)
+
 
 @dataclass(frozen=True)
 class Orthogonal(Scheme):
@@ -131,6 +143,7 @@ class LSUV(Orthogonal):
     """
 
     images: int = 1000
+    unit_variance: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

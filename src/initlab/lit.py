@@ -4,7 +4,9 @@ import hashlib
 import logging
 import time
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, Adafactor, Optimizer
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from initlab import init, mlp, mnist, stats
+from initlab import init, mlp, mnist, stats, theory
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +25,8 @@ for noisy in ("pytorch_lightning", "matplotlib"):
     logging.getLogger(noisy).setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", ".*does not have many workers", category=UserWarning)
 warnings.filterwarnings("ignore", ".*LeafSpec", category=FutureWarning)
+
+UNITS = 10  # of replica 0, whose first-layer weights are kept to be looked at
 
 Record = Callable[[dict[int, dict[str, np.ndarray]]], None]
 
@@ -64,6 +68,7 @@ class Network(LightningModule):
         self._pending: list[tuple[int, dict[str, Tensor]]] = []  # on the device until the epoch ends
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
+        self._series: dict[str, list[Tensor]] = defaultdict(list)
 
     def configure_model(self) -> None:
         """Draws the networks: Lightning calls it once the data, and so the number of inputs, is known."""
@@ -108,6 +113,7 @@ class Network(LightningModule):
 
     def on_train_start(self) -> None:
         self._started = time.perf_counter()
+        self._keep_weights()
 
     def on_validation_epoch_end(self) -> None:
         values = self._means("val")
@@ -130,7 +136,39 @@ class Network(LightningModule):
     @torch.no_grad()
     def on_train_end(self) -> None:
         self._measure(self.global_step)
+        self._keep_weights()
         self._flush()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What pictures of a run are made of, once it is trained.
+
+        layer1/histogram, ...: counts of activations (T, bins) of each hidden layer, replicas taken together, measured
+        before the steps in `step` (T,).  layer1/weight: W (2, units, inputs) of replica 0's first units, as drawn and
+        as trained.
+        """
+        return {name: torch.stack(series).cpu() for name, series in self._series.items()}
+
+    def theory(self) -> dict[str, float]:
+        """{"layer1/act_std": ...}: what `theory.moments` expects of the networks as drawn, on the probe."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        fans = pairwise([data.inputs, *self.hidden, self.loss.outputs])
+        layers = [
+            theory.Layer(
+                fan_in,
+                fan_out,
+                None if self.scheme.unit_variance else self.scheme.variance(fan_out, fan_in),
+                self.scheme.bias_variance(fan_out, fan_in),
+            )
+            for fan_in, fan_out in fans
+        ]
+        square_norms = data.splits["validation"][0][: self.probe].double().square().sum(1)
+        values: dict[str, float] = {}
+        for number, expected in enumerate(theory.moments(layers, square_norms.cpu(), self.activation), start=1):
+            names = ["preact_mean", "preact_std", "act_mean", "act_std"]
+            if number < len(layers):
+                names += ["inactive_fraction", "backward_ratio"]
+            values |= {f"layer{number}/{name}": float(getattr(expected, name)) for name in names}
+        return values
 
     def digest(self) -> str:
         """SHA-256 of all weights and biases, as their bytes lie in memory, in the order of `parameters()`."""
@@ -149,7 +187,13 @@ class Network(LightningModule):
             for z, a, W, gradient in zip(trace.z, trace.a[1:], self.weights, gradients, strict=True)
         ]
         self._pending.append((step, stats.measure(layers) | self._means("train")))
+        self._series["step"].append(torch.tensor(step))
+        for number, layer in enumerate(layers[:-1], start=1):
+            self._series[f"layer{number}/histogram"].append(stats.histogram(layer.a))
         return [W.clone() for W in self.weights]
+
+    def _keep_weights(self) -> None:
+        self._series["layer1/weight"].append(self.weights[0][0, :UNITS].detach().clone())
 
     def _measure_update(self, before: list[Tensor]) -> None:
         """Adds what the step just taken did to the weights to the measurement made before it."""

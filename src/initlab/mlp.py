@@ -95,7 +95,8 @@ def linear_backward_input(W: Tensor, delta: Tensor) -> Tensor:
 class Loss(Protocol):
     """What a loss is: a width of the last layer, the loss with its gradient, and the class it predicts."""
 
-    outputs: int
+    @property
+    def outputs(self) -> int: ...
 
     def __call__(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Losses of single images (R, B), and delta = dL/dz of their mean over B (R, C, B)."""

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from scipy.special import stdtrit
 from torch import Tensor
 
+BINS, LOW, HIGH = 64, -1.0, 7.0  # of a histogram: its bins are 1/8 wide, so that 0 and a shift of 0.5 are edges
 INNER = (-2, -1)  # a statistic is taken over everything but the replicas
 
 
@@ -38,11 +40,17 @@ LAYER: dict[str, Callable[[Layer], Tensor]] = {
     "weight_std": lambda layer: layer.W.std(INNER),
 }
 
-# Of hidden layers alone: the last one is linear. A unit is dead where no image of the batch makes it active.
+# Of hidden layers alone: the last one is linear. A unit is dead where no image of the batch makes it active; where
+# pre-activations have become nan, there is no telling.
 HIDDEN: dict[str, Callable[[Layer], Tensor]] = {
-    "dead_fraction": lambda layer: (layer.z <= 0).all(-1).float().mean(-1),
-    "inactive_fraction": lambda layer: (layer.z <= 0).float().mean(INNER),
+    "dead_fraction": lambda layer: (layer.z.amax(-1) <= 0).float().mean(-1) + _nan_if_any(layer.z),
+    "inactive_fraction": lambda layer: (layer.z <= 0).float().mean(INNER) + _nan_if_any(layer.z),
 }
+
+
+def _nan_if_any(z: Tensor) -> Tensor:
+    """0, or nan for a replica that has a nan: (R, D, B) -> (R,)."""
+    return torch.where(z.isnan().any(-1).any(-1), torch.nan, 0.0)
 
 
 def measure(layers: list[Layer]) -> dict[str, Tensor]:
@@ -52,6 +60,14 @@ def measure(layers: list[Layer]) -> dict[str, Tensor]:
         functions = LAYER if number == len(layers) else LAYER | HIDDEN
         values |= {f"layer{number}/{name}": function(layer) for name, function in functions.items()}
     return values
+
+
+def histogram(a: Tensor) -> Tensor:
+    """Counts of all values of a, replicas taken together, in BINS bins from LOW to HIGH: (R, D, B) -> (BINS,).
+
+    What lies beyond either end is counted in the last bin there.
+    """
+    return a.clamp(LOW, HIGH).histc(BINS, LOW, HIGH)
 
 
 def update_ratio(before: Tensor, after: Tensor) -> Tensor:

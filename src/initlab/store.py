@@ -36,7 +36,7 @@ def connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
     A store in a file is made under a lock, so that parallel first starts are safe, and in WAL mode, which lets runs
     write side by side. Raises TrackingError within seconds if the store does not answer.
     """
-    file = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+    file = _file(uri)
     _probe(uri, file)
     try:
         with FileLock(f"{file}.lock", timeout=60) if file else nullcontext():
@@ -45,10 +45,27 @@ def connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
     except TrackingError:
         raise
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
-        place = file or urlsplit(uri).hostname  # an address may hold a password
         raise TrackingError(
-            f"tracking.uri: the store at {place} can't be used: {str(error).splitlines()[0]}"
+            f"tracking.uri: the store at {place(uri)} can't be used: {str(error).splitlines()[0]}"
         ) from error
+
+
+def client(uri: str) -> MlflowClient:
+    """A client of a store that is there already. Raises TrackingError if there is none."""
+    file = _file(uri)
+    if file is not None and not file.is_file():
+        raise TrackingError(f"there is no tracking store at {file}")
+    _probe(uri, file)
+    return MlflowClient(uri)
+
+
+def place(uri: str) -> str:
+    """Where a store is, without the password that an address may hold."""
+    return str(_file(uri) or urlsplit(uri).hostname)
+
+
+def _file(uri: str) -> Path | None:
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
 
 def _experiment(client: MlflowClient, name: str, file: Path | None) -> str:

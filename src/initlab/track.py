@@ -8,22 +8,28 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
 from omegaconf import OmegaConf
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from initlab import process, store
+from initlab import process, results, store
 from initlab.stats import mean_ci95
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 BATCH = 1000  # MLflow's limit on the metrics of one log_batch; 100 on its params
-TABLE = "replicas.csv"
+CONFIG, THEORY = "config.yaml", "theory.json"  # artifacts of a run, beside those that results.py names
+DIGEST = "results.sha256"  # tag of a sweep
 
 
 class Run:
@@ -54,6 +60,13 @@ class Run:
     def artifacts(self, folder: Path) -> None:
         """Copies a folder, under its own name, into the run's artifacts."""
         self.client.log_artifacts(self.run_id, str(folder), folder.name)
+
+    def evidence(self, theory: Mapping[str, float], tensors: Mapping[str, Tensor]) -> None:
+        """Keeps with the run what theory expected of it, and what pictures of it are made of."""
+        self.client.log_dict(self.run_id, dict(theory), THEORY)
+        with TemporaryDirectory() as folder:
+            save_file(dict(tensors), Path(folder, results.TENSORS))
+            self.client.log_artifact(self.run_id, str(Path(folder, results.TENSORS)))
 
     def replicas(self) -> pd.DataFrame:
         """Every value of every replica: one row a (step, replica), one column a metric; empty where not measured."""
@@ -90,10 +103,10 @@ def run(
             params = [Param(key, value) for key, value in _flat(config)]
             for start in range(0, len(params), 100):
                 client.log_batch(run_id, params=params[start : start + 100])
-            client.log_text(run_id, text, "config.yaml")
+            client.log_text(run_id, text, CONFIG)
             client.log_inputs(run_id, datasets=[_dataset(data, tags.get("data.md5", ""))])
             yield current
-            client.log_text(run_id, current.replicas().to_csv(index=False), TABLE)
+            client.log_text(run_id, current.replicas().to_csv(index=False), results.REPLICAS)
         except BaseException as error:
             store.end(client, run_id, "FAILED", reason=f"{type(error).__name__}: {error}")
             raise
@@ -110,27 +123,69 @@ class Sweep:
         tags = _origin() | {"sweep": folder}
         self.run_id = self.client.create_run(self.experiment_id, run_name=name, tags=tags).info.run_id
 
-    def replicas(self) -> pd.DataFrame:
-        """The tables of all finished jobs, if any, one under the other; name and overrides are columns."""
-        jobs = self.client.search_runs(
-            [self.experiment_id],
-            f"tags.`mlflow.parentRunId` = '{self.run_id}' and attributes.status = 'FINISHED'",
-            order_by=["attributes.start_time ASC"],
-            max_results=50000,
-        )
-        tables = []
-        for job in jobs:
-            table = pd.read_csv(self.client.download_artifacts(job.info.run_id, TABLE))
-            overrides = dict(item.lstrip("+~").partition("=")[::2] for item in json.loads(job.data.tags["overrides"]))
-            columns = {"run": job.info.run_name} | overrides
-            tables.append(pd.concat([pd.DataFrame(columns, index=table.index), table], axis=1))
-        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    def results(self) -> results.Results | None:
+        """Of all finished jobs, if any."""
+        return _results(self.client, self.experiment_id, self.run_id)
 
-    def finish(self, status: str, tables: Mapping[str, str]) -> None:
-        """Stores {file name: text} with the run, and ends it."""
-        for name, text in tables.items():
-            self.client.log_text(self.run_id, text, name)
+    def tag_results(self, digest: str) -> None:
+        """Notes the digest of the results, by which `attach` finds the run."""
+        self.client.set_tag(self.run_id, DIGEST, digest)
+
+    def keep(self, folder: Path) -> None:
+        """Copies a folder's files into the run's artifacts."""
+        self.client.log_artifacts(self.run_id, str(folder))
+
+    def finish(self, status: str) -> None:
+        """Ends the run."""
         store.end(self.client, self.run_id, status, reason="a job failed" if status == "FAILED" else None)
+
+
+def collect(uri: str, run_id: str) -> results.Results:
+    """The results of a recorded sweep, by the id of its parent run. Raises store.TrackingError if it has none."""
+    client = store.client(uri)
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        raise store.TrackingError(f"{store.place(uri)} holds no run {run_id}") from error
+    found = _results(client, run.info.experiment_id, run_id)
+    if found is None:
+        raise store.TrackingError(
+            f"{run_id} ({run.info.run_name}) is no sweep: it has no finished jobs nested under it"
+        )
+    return found
+
+
+def attach(uri: str, folder: Path, *, digest: str) -> str | None:
+    """Copies a report into the artifacts of the newest sweep with these results; returns its id, if there is one."""
+    client = store.client(uri)
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    found = client.search_runs(experiments, f"tags.`{DIGEST}` = '{digest}'", max_results=1)
+    if not found:
+        return None
+    client.log_artifacts(found[0].info.run_id, str(folder))
+    return found[0].info.run_id
+
+
+def _results(client: MlflowClient, experiment_id: str, parent_id: str) -> results.Results | None:
+    """The tables of all finished jobs, one under the other, with name and overrides as columns; the rest of each."""
+    jobs = client.search_runs(
+        [experiment_id],
+        f"tags.`mlflow.parentRunId` = '{parent_id}' and attributes.status = 'FINISHED'",
+        order_by=["attributes.start_time ASC"],
+        max_results=50000,
+    )
+    tables, runs, tensors = [], {}, {}
+    for job in jobs:
+        name, overrides = job.info.run_name, json.loads(job.data.tags["overrides"])
+        swept = dict(item.lstrip("+~").partition("=")[::2] for item in overrides)
+        with TemporaryDirectory() as folder:
+            file = partial(client.download_artifacts, job.info.run_id, dst_path=folder)
+            table = pd.read_csv(file(results.REPLICAS))
+            tensors[name] = load_file(file(results.TENSORS))
+            config = OmegaConf.to_container(OmegaConf.load(file(CONFIG)))
+            runs[name] = {"overrides": swept, "config": config, "theory": json.loads(Path(file(THEORY)).read_text())}
+        tables.append(pd.concat([pd.DataFrame({"run": name} | swept, index=table.index), table], axis=1))
+    return results.Results(pd.concat(tables, ignore_index=True), runs, tensors) if tables else None
 
 
 def _parent(client: MlflowClient, experiment_id: str, folder: str) -> str:

@@ -1,10 +1,8 @@
-"""Tables of a sweep, from the values of every replica: `python -m initlab.report FOLDER`, where replicas.csv is."""
+"""Tables of a sweep, from the values of every replica."""
 
 import json
-import sys
 from collections.abc import Sequence
 from math import isfinite
-from pathlib import Path
 
 import pandas as pd
 
@@ -83,16 +81,3 @@ def _markdown(final: pd.DataFrame) -> str:
             cells.append(f"{row[name]:.4f}" + ("" if pd.isna(ci95) else f" ± {ci95:.4f}"))
         lines.append(f"| {run} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
-
-
-def main(folder: Path) -> None:
-    """Writes the tables beside the replicas.csv they are made from."""
-    if not (folder / "replicas.csv").is_file():
-        sys.exit(f"error: {folder} holds no replicas.csv, which a sweep leaves in its folder")
-    for name, text in tables(pd.read_csv(folder / "replicas.csv")).items():
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(text)
-
-
-if __name__ == "__main__":
-    main(Path(*sys.argv[1:2]))

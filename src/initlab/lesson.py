@@ -1,0 +1,320 @@
+"""The lesson's numbers, each beside what theory predicts and where it lies among a thousand draws.
+
+    python -m initlab.lesson data/raw data/normalized report/lesson.csv --draws 1000
+
+Two write-ups of the lesson print numbers: A, the notebook "Forward and Backward Passes", on all 60,000 images as they
+are (`mnist_60k`); B, "Deep Learning from Foundations: forward and backward pass", on fast.ai's split (`mnist`).
+Where a number is a function of the data it has to agree to the digits that are printed; where it is one random draw, it
+is held against the central 99 % of ours, drawn through `init` and `mlp`. C is what the lesson claims in words.
+"""
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import sqrt
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from initlab import init, mlp, mnist, theory
+from initlab.sampling import KAIMING, RELU, SEED, STEPS, WIDTH, accuracies, first_layer_moments, second_moments
+
+LECUN, SHIFTED = init.VarianceScaling(1), mlp.Activation(shift=0.5)
+EPS = torch.finfo(torch.float32).eps
+EXACT, INSIDE, OUTSIDE = "exact", "inside", "outside"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A printed number (or claim): ours, with the central 99 % of draws if it is random, and what theory expects."""
+
+    source: str
+    quantity: str
+    expression: str
+    printed: str
+    ours: str
+    theory: str
+    verdict: str
+    low: float | None = None
+    high: float | None = None
+    percentile: float | None = None
+    note: str = ""
+
+
+def rows(raw: Path, normalized: Path, *, draws: int) -> list[Row]:
+    """The whole table, from the raw files and both normalised regimes."""
+    init.whole("draws", draws, least=2)
+    return [
+        *source_a(raw, normalized / "mnist_60k", draws),
+        *source_b(normalized / "mnist", draws),
+        *claims(normalized / "mnist", draws),
+    ]
+
+
+def source_a(raw: Path, folder: Path, draws: int) -> Iterator[Row]:
+    """Source A: the regime `mnist_60k`, measured on all 60,000 training images."""
+    facts = mnist.read_facts(folder)
+    images, _ = mnist.load(folder, "train")
+    pixels, _ = mnist.read_pair(raw, "train")
+    yield exact("A", "training mean", "x_train.mean()", "33.3184", facts["mean"])
+    yield exact("A", "training std", "x_train.std()", "78.5675", facts["std"])
+    note = "zero in exact arithmetic; the rest is float32's rounding, and within it"
+    yield zero("A", "training mean, normalised", "x_train.mean()", "1.8892e-08", images, EPS, note)
+    yield exact("A", "training std, normalised", "x_train.std()", "1.", images.double().std().item())
+    yield verbatim(
+        "A",
+        "n, m, c",
+        "x_train.shape, y_train.max() + 1",
+        "60000, 784, tensor(0, dtype=torch.uint8)",
+        f"{len(images)}, {facts['inputs']}, {pixels.max() + 1!r}",
+        "its get_data() is unpacked in the wrong order: y_train holds images, whose 255 + 1 is 0 in uint8; the "
+        f"digits have {facts['classes']} classes",
+    )
+    lecun, kaiming = "randn/sqrt(m)", "randn*sqrt(2/m)"
+    printed = {"lin mean": "0.0142", "lin std": "0.9757", "relu mean": "0.3912", "relu std": "0.5861"}
+    yield from first_layer("A", lecun, LECUN, images, printed, draws)
+    printed = {"w1 mean": "-0.0003", "w1 std": "0.0504", "relu mean": "0.5439", "relu std": "0.8457"}
+    torchs = {"relu mean": "0.4811", "relu std": "0.7848"}
+    found = first_layer("A", kaiming, KAIMING, images, printed, draws, {"kaiming_normal_(w1, mode='fan_out')": torchs})
+    yield from found
+
+
+def source_b(folder: Path, draws: int) -> Iterator[Row]:
+    """Source B: the regime `mnist`, measured on the 10,000 validation images."""
+    facts = mnist.read_facts(folder)
+    train, labels = mnist.load(folder, "train")
+    images, _ = mnist.load(folder, "validation")
+    rest = 3.0614e-05
+    yield exact("B", "training mean", "x_train.mean()", "0.1304", facts["mean"])
+    yield exact("B", "training std", "x_train.std()", "0.3073", facts["std"])
+    bound = EPS * sqrt(train.numel()) * facts["mean"] / facts["std"]
+    note = f"zero in exact arithmetic; 39 million numbers summed one by one in float32 may be off by {bound:.1e}"
+    yield zero("B", "training mean, normalised", "x_train.mean()", f"{rest:.4e}", train, bound, note)
+    yield exact("B", "training std, normalised", "x_train.std()", "1.", train.double().std().item())
+    size = f"{len(train)}, {train.shape[1]}, {labels.max() + 1}"
+    yield verbatim("B", "n, m, c", "x_train.shape, y_train.max() + 1", "50000, 784, 10", size)
+    yield exact(
+        "B",
+        "validation mean, normalised",
+        "x_valid.mean()",
+        "-0.0058",
+        facts["splits"]["validation"]["mean"] + rest,
+        f"ours is {facts['splits']['validation']['mean']:.4f}; with the {rest:.4e} above, the printed one",
+    )
+    std = facts["splits"]["validation"]["std"]
+    yield exact("B", "validation std, normalised", "x_valid.std()", "0.9924", std)
+    printed = {"lin mean": "0.0004", "lin std": "0.9786", "relu mean": "0.3875", "relu std": "0.5665"}
+    yield from first_layer("B", "randn/sqrt(m)", LECUN, images, printed, draws)
+    printed = {"w1 mean": "-7.2458e-05", "w1 std": "0.0507", "relu mean": "0.5510", "relu std": "0.8071"}
+    printed |= {"shifted mean": "0.1513", "shifted std": "0.8884"}
+    yield from first_layer("B", "randn*sqrt(2/m)", KAIMING, images, printed, draws)
+    ours = list(init.draw(KAIMING, [784, WIDTH], replicas=1, seed=SEED)[0][0][0].T.shape)
+    yield verbatim("B", "weight's shape", "w1.shape", "[784, 50]", str(ours), "x @ w: the transpose of W, as used here")
+    shape = str(list(nn.Linear(784, WIDTH).weight.shape))
+    yield verbatim("B", "weight's shape, torch", "nn.Linear(m, nh).weight.shape", "[50, 784]", shape)
+
+
+def claims(folder: Path, draws: int) -> Iterator[Row]:
+    """What the lesson says in words, as numbers that can fail."""
+    images, _ = mnist.load(folder, "validation")
+    x = images[:1000].mT  # (784, B)
+    yield from claims_on_scale(x, draws)
+    yield from claims_on_the_shift(images, draws)
+    yield from claims_on_torch(x, draws)
+    yield claim_on_the_loss(folder, draws)
+
+
+def claims_on_scale(x: Tensor, draws: int) -> Iterator[Row]:
+    """What a layer with a ReLU does to E[a^2], and eight of them."""
+    kaiming, lecun = second_moments(KAIMING, x, draws), second_moments(LECUN, x, draws)
+    keeps = (kaiming[:, 1:] / kaiming[:, :-1]).mean(1)
+    halves = (lecun[:, 1:] / lecun[:, :-1]).mean(1)
+    per_layer = "mean over layers of E[a_l^2] / E[a_{l-1}^2], model=deep"
+    yield random("C", "Kaiming's 2 restores the scale", f"{per_layer}, kaiming", "1", keeps, 1.0)
+    yield random("C", "without it ReLU halves it", f"{per_layer}, lecun", "0.5", halves, 0.5)
+    left = lecun[:, -1] / lecun[:, 0]
+    note = "a 256th of the variance, a 16th of the scale"
+    yield random(
+        "C", "halved in each of eight layers, it is gone", "E[a_8^2] / E[x^2], lecun", "0.0039", left, 0.5**8, note
+    )
+
+
+def claims_on_the_shift(images: Tensor, draws: int) -> Iterator[Row]:
+    """max(z, 0) - 0.5 makes the mean zero, and the std another."""
+    drawn = first_layer_moments(KAIMING, images, {"relu": RELU, "shifted": SHIFTED}, draws)
+    q = 2 * images.double().square().mean(1)
+    exactly = theory.zero_mean_shift(2)
+    yield random(
+        "C",
+        "a shift of 0.5 makes the mean zero",
+        "shift at which the mean is zero, kaiming",
+        "0.5",
+        drawn["relu mean"],
+        float(theory.act_mean(q, RELU).mean()),
+        f"1/sqrt(pi) = {exactly:.3f} for N(0, 1) inputs; images differ in norm, which lowers it",
+    )
+    change = np.abs(drawn["shifted std"] - drawn["relu std"]).max()
+    yield Row(
+        "C",
+        "the shift changes the std",
+        "std of the shifted minus std of the plain ReLU, same draws",
+        "0.0813",
+        f"{change:.4f}",
+        "0",
+        EXACT if f"{change:.4f}" == "0.0813" else OUTSIDE,
+        note="0.8884 - 0.8071, from B; a constant changes no std: the two are different draws",
+    )
+
+
+def claims_on_torch(x: Tensor, draws: int) -> Iterator[Row]:
+    """What torch's initialisers are."""
+    fan_in, fan_out = nn.init._calculate_fan_in_and_fan_out(torch.empty(784, WIDTH))
+    note = f"torch reads a weight as (out, in): to it fan_in is {fan_in}, the hidden units"
+    yield verbatim("C", "fan_out of a (784, 50) tensor is the inputs", "torch's fan_out", "784", str(fan_out), note)
+    (w,), _ = init.draw(init.VarianceScaling(1, "one"), [784, WIDTH], replicas=draws, seed=SEED)
+    kurtosis = ((w**4).mean((1, 2)) / w.square().mean((1, 2)) ** 2).double().numpy()
+    note = "a uniform distribution has 9/5, a normal one 3"
+    yield random("C", "randn is uniform", "kurtosis of randn(m, nh)", "1.8", kurtosis, 3.0, note)
+    gain = nn.init.calculate_gain("leaky_relu", sqrt(5))
+    yield verbatim(
+        "C",
+        "kaiming_uniform_(a=sqrt(5)) is U(±1/sqrt(fan_in))",
+        "its bound at fan_in = 784, gain sqrt(1/3)",
+        f"{1 / sqrt(784):.6f}",
+        f"{gain * sqrt(3 / 784):.6f}",
+    )
+    torchs = second_moments(init.VarianceScaling(1 / 3, "fan_in", "uniform"), x, draws)
+    ratio = (torchs[:, 1:] / torchs[:, :-1]).mean(1)
+    expression = "mean over layers of E[a_l^2] / E[a_{l-1}^2], model=deep, its weights, no biases"
+    note = "one sixth of Kaiming's variance at every ReLU layer"
+    yield random("C", "kaiming_uniform_(a=sqrt(5)) keeps the scale", expression, "1", ratio, 1 / 6, note)
+
+
+def claim_on_the_loss(folder: Path, draws: int) -> Row:
+    """MSE on one output against the digit, as a stand-in for cross-entropy."""
+    losses: dict[str, tuple[mlp.Loss, float]] = {
+        "mse": (mlp.MeanSquaredError(), 0.002),
+        "cross-entropy": (mlp.CrossEntropy(), 0.05),
+    }
+    accuracy = {name: 100 * accuracies(folder, *loss, draws) for name, loss in losses.items()}
+    rival = accuracy["cross-entropy"].mean()
+    return random(
+        "C",
+        "mse on one output stands in for cross-entropy",
+        f"validation accuracy after {STEPS} steps, mse, %",
+        f"{rival:.1f}",
+        accuracy["mse"],
+        None,
+        "printed: cross-entropy's. For the forward numbers above the loss plays no part; for learning it does",
+    )
+
+
+# How a row comes about
+
+
+def exact(source: str, quantity: str, expression: str, printed: str, ours: float, note: str = "") -> Row:
+    """A number without chance in it: it has to agree to the printed digits."""
+    digits = len(printed.partition(".")[2])
+    text = f"{ours:.{digits}f}" + ("." if printed.endswith(".") else "")
+    verdict = EXACT if text == printed else OUTSIDE
+    return Row(source, quantity, expression, printed, text, printed, verdict, note=note)
+
+
+def verbatim(source: str, quantity: str, expression: str, printed: str, ours: str, note: str = "") -> Row:
+    """What is no decimal number: it has to agree as text."""
+    return Row(source, quantity, expression, printed, ours, printed, EXACT if ours == printed else OUTSIDE, note=note)
+
+
+def zero(source: str, quantity: str, expression: str, printed: str, images: Tensor, bound: float, note: str) -> Row:
+    """A mean that is zero in exact arithmetic: ours to a float32's rounding, the printed one to `bound`."""
+    ours = images.double().mean().item()
+    verdict = EXACT if abs(float(printed)) < bound and abs(ours) < EPS else OUTSIDE
+    return Row(source, quantity, expression, printed, f"{ours:.1e}", "0", verdict, note=note)
+
+
+def random(
+    source: str,
+    quantity: str,
+    expression: str,
+    printed: str,
+    drawn: np.ndarray,
+    expected: float | None,
+    note: str = "",
+) -> Row:
+    """A number that is one draw: where it lies among ours (draws,), whose central 99 % it should be in."""
+    low, high = np.quantile(drawn, [0.005, 0.995])
+    value = float(printed)
+    digits = ".4f" if high - low > 0.01 else ".2e"
+    return Row(
+        source,
+        quantity,
+        expression,
+        printed,
+        f"{drawn.mean():{digits}}",
+        "" if expected is None else f"{expected:.4f}",
+        INSIDE if low <= value <= high else OUTSIDE,
+        float(f"{low:.5g}"),
+        float(f"{high:.5g}"),
+        round(100 * float(np.mean(drawn < value)), 1),
+        note,
+    )
+
+
+# Draws
+
+
+def first_layer(
+    source: str,
+    w1: str,
+    scheme: init.Scheme,
+    images: Tensor,
+    printed: Mapping[str, str],
+    draws: int,
+    more: Mapping[str, Mapping[str, str]] | None = None,
+) -> Iterator[Row]:
+    """Rows of one way to draw w1. more: {another way that is the same distribution: what was printed of it}."""
+    drawn = first_layer_moments(scheme, images, {"lin": None, "relu": RELU, "shifted": SHIFTED}, draws)
+    variance = scheme.variance(WIDTH, 784)
+    expected = expectations(variance, images)
+    spread = theory.preact_mean_spread(images.double().mean(0), variance, WIDTH)
+    expressions = {"w1": "w1", "lin": "(x@w1 + b1)", "relu": "relu(x@w1 + b1)", "shifted": "(relu(x@w1 + b1) - 0.5)"}
+    for w, values in ({w1: printed} | dict(more or {})).items():
+        for name, value in values.items():
+            what, moment = name.split()
+            expression = f"{expressions[what]}.{moment}(), w1 = {w}"
+            note = f"standard deviation over draws, by theory: {spread:.3f}" if name == "lin mean" else ""
+            yield random(source, name, expression, value, drawn[name], expected[name], note)
+
+
+def expectations(variance: float, images: Tensor) -> dict[str, float]:
+    """What theory expects of the first layer, its weights having this variance, on images (N, 784)."""
+    square_norms = images.double().square().sum(1)
+    values = {"w1 mean": 0.0, "w1 std": sqrt(variance)}
+    layers = [theory.Layer(784, WIDTH, variance), theory.Layer(WIDTH, 1, 1 / WIDTH)]
+    for name, phi in {"relu": RELU, "shifted": SHIFTED}.items():
+        moments, _ = theory.moments(layers, square_norms, phi)
+        values |= {"lin mean": moments.preact_mean, "lin std": moments.preact_std}
+        values |= {f"{name} mean": moments.act_mean, f"{name} std": moments.act_std}
+    return values
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Writes the table as CSV."""
+    parser = argparse.ArgumentParser(prog="python -m initlab.lesson", description="The lesson's numbers, checked.")
+    parser.add_argument("raw", type=Path, help="folder of MNIST's four files")
+    parser.add_argument("normalized", type=Path, help="folder of both normalised regimes")
+    parser.add_argument("table", type=Path, help="CSV file to write")
+    parser.add_argument("--draws", type=int, default=1000, help="how many draws a random number is held against")
+    chosen = parser.parse_args(arguments)
+    table = pd.DataFrame([asdict(row) for row in rows(chosen.raw, chosen.normalized, draws=chosen.draws)])
+    chosen.table.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(chosen.table, index=False)
+    counts = table["verdict"].value_counts()
+    print(", ".join(f"{counts[verdict]} {verdict}" for verdict in counts.index))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""python -m initlab.report SWEEP: the report of any sweep, from its folder or from the id of its parent run."""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from initlab import report, results
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Writes the report, and copies it into the artifacts of the sweep's parent run, if the tracking store has that."""
+    parser = argparse.ArgumentParser(prog="python -m initlab.report", description="The report of a sweep.")
+    parser.add_argument("sweep", help="a sweep's folder, as multirun/DATE/TIME, or the id of its parent run")
+    parser.add_argument("folder", nargs="?", type=Path, help="where the report goes (default: report/ in the sweep's)")
+    parser.add_argument("--lesson", type=Path, help="the lesson's table, to be part of it")
+    parser.add_argument(
+        "--tracking-uri",
+        default=os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{Path.cwd()}/mlflow.db"),
+        help="MLflow's store (default: MLFLOW_TRACKING_URI, or else mlflow.db here)",
+    )
+    chosen = parser.parse_args(arguments)
+    lesson = pd.read_csv(chosen.lesson) if chosen.lesson is not None else None
+    sweep = Path(chosen.sweep)
+    if not sweep.is_dir() and re.fullmatch("[0-9a-f]{32}", chosen.sweep):
+        from initlab import track
+
+        sweep = Path("multirun", chosen.sweep)
+        results.save(track.collect(chosen.tracking_uri, chosen.sweep), sweep)
+    folder = chosen.folder or sweep / "report"
+    report.write(results.load(sweep), folder, lesson)
+    print(f"report: {folder / 'index.html'}")
+    _attach(chosen.tracking_uri, folder, results.digest(sweep))
+
+
+def _attach(uri: str, folder: Path, digest: str) -> None:
+    from initlab import store, track
+
+    try:
+        run_id = track.attach(uri, folder, digest=digest)
+    except store.TrackingError as error:
+        print(f"not copied to MLflow: {error}")
+    else:
+        print(f"copied to the artifacts of run {run_id}" if run_id else "no sweep with these results is in MLflow")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,278 @@
+"""The figures of a report, each a function from the sweep as `View` lays it out."""
+
+from collections.abc import Iterator
+from math import ceil
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, MaxNLocator
+
+from initlab.report import look
+from initlab.report.look import DARK, GREY, SERIES, SHADES, WIDTH
+from initlab.report.view import View
+from initlab.stats import BINS, HIGH, LOW, mean_ci95
+
+
+def draw(view: View, lesson: pd.DataFrame | None) -> Iterator[tuple[str, Figure]]:
+    """Every figure that there is the data for, under its file's name."""
+    with matplotlib.rc_context(look.STYLE):
+        yield "overview", overview(view)
+        yield "activation_std", by_depth(view, "act_std", "standard deviation of activations", (1e-3, 1e2), log=True)
+        yield "activation_mean", by_depth(view, "act_mean", "mean of activations", (-1, 3), log=False)
+        yield "gradients", by_depth(view, "delta_std", "standard deviation of dL/dz", (3e-5, 1e2), log=True)
+        yield "final_accuracy", final_accuracy(view)
+        yield "accuracy_curves", curves(view, "val/accuracy", "validation accuracy, %")
+        yield "loss_curves", curves(view, "train/loss", "training loss")
+        for number, setting in enumerate(view.settings, start=1):
+            yield f"histograms_{number}", histograms(view, setting)
+        yield "inactive", inactive(view)
+        if view.side is not None:
+            yield "weights", weights(view, view.side)
+        if lesson is not None:
+            yield "lesson", lesson_intervals(lesson)
+
+
+def overview(view: View) -> Figure:
+    """The deepest setting at a glance: the scale of activations by layer; accuracy, by size of the first gradient."""
+    setting = max(view.settings, key=lambda s: max(view.hidden(v, here) for v, here in view.run if here == s))
+    size = {v: view.layers(v, s, "grad_std")["mean"].iloc[0] for v, s in view.run if s == setting}
+    figure = Figure(figsize=(WIDTH, 1.3 + 0.24 * len(size)), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    ends = {}
+    ordered = sorted(size, key=lambda v: size[v])
+    for y, variant in enumerate(ordered):
+        found = view.layers(variant, setting, "act_std")
+        drawn = found[found["mean"].between(1e-3, 1e2)]
+        dark = {"color": "black", "zorder": 3} if variant == view.reference else {"color": GREY}
+        left.plot(drawn["layer"], drawn["mean"], marker=".", **dark)
+        if len(drawn):
+            ends[variant] = (drawn["layer"].iloc[-1], drawn["mean"].iloc[-1])
+        accuracies = 100 * view.replicas(variant, setting, "test/accuracy")
+        right.plot(accuracies, y + np.linspace(-0.2, 0.2, len(accuracies)), "o", color=GREY, markersize=3)
+        marker = "D" if view.diverged(variant, setting) else "o"
+        right.plot(accuracies.mean(), y, marker, color=SERIES[0]["color"], markersize=6)
+    left.set_yscale("log")
+    look.label_ends(left, ends)
+    look.stretch_near_100(right, "x")
+    left.xaxis.set_major_locator(MaxNLocator(integer=True))
+    right.set_yticks(range(len(size)), [f"{v}  {look.power_of_ten(size[v])}" for v in ordered])
+    left.set_title(look.titled("std of activations, by hidden layer", setting))
+    right.set_title("test accuracy, %, by std of the first dL/dW")
+    return figure
+
+
+def by_depth(view: View, name: str, label: str, limits: tuple[float, float], *, log: bool) -> Figure:
+    """A statistic of each hidden layer at step 0: dots with 95 % intervals over replicas, on the line of theory.
+
+    limits: the widest the axis gets; what lies beyond them is written, not drawn.
+    """
+    figure, panels = look.panels(view, "hidden layer", label)
+    low, high = limits
+    for variant, axes, number, setting in look.series(view, panels):
+        style = SERIES[number]
+        found = view.gradients(variant, setting) if name == "delta_std" else view.layers(variant, setting, name)
+        x = found["layer"] + 0.18 * number
+        line = {"linestyle": style["linestyle"]} if len(found) > 1 else {"marker": "_", "markersize": 9}
+        axes.plot(x, found["theory"], color=style["color"], **line)
+        drawn = found["mean"].between(low, high)
+        intervals = found["ci95"][drawn].fillna(0)
+        dots = {"fmt": style["marker"], "color": style["color"], "markeredgecolor": "white", "markeredgewidth": 0.5}
+        axes.errorbar(x[drawn], found["mean"][drawn], intervals, elinewidth=1, **dots)
+        if not drawn.all():
+            beyond = found["mean"][~drawn].iloc[-1 if name != "delta_std" else 0]
+            look.note(axes, number, setting, f"to {look.power_of_ten(beyond)}", style["color"])
+    for axes in panels.values():
+        if log:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(numticks=6))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        bottom, top = axes.get_ylim()
+        axes.set_ylim(max(low, bottom), min(high, top))
+    handles = {}
+    for style, setting in zip(SERIES, view.settings, strict=False):
+        prefix = f"{setting}: " if setting else ""
+        handles[f"{prefix}theory, wide layers"] = Line2D([], [], color=style["color"], linestyle=style["linestyle"])
+        handles[f"{prefix}measured, 95 %"] = Line2D([], [], color=style["color"], linestyle="", marker=style["marker"])
+    look.legend(figure, handles)
+    return figure
+
+
+def curves(view: View, name: str, label: str) -> Figure:
+    """A metric over training with its 95 % band; the reference in grey behind each."""
+    figure, panels = look.panels(view, "thousand steps", label)
+    scale = 100 if name == "val/accuracy" else 1
+    for variant, axes, number, setting in look.series(view, panels):
+        color, line = SERIES[number]["color"], SERIES[number]["linestyle"]
+        if (view.reference, setting) in view.run:
+            behind = view.steps(view.reference, setting, name)
+            axes.plot(behind["step"] / 1000, scale * behind["mean"], color=GREY, linestyle=line, linewidth=0.8)
+        found = view.steps(variant, setting, name)
+        x, mean, ci95 = found["step"] / 1000, scale * found["mean"], scale * found["ci95"].fillna(0)
+        axes.plot(x, mean, color=color, linestyle=line)
+        axes.fill_between(x, mean - ci95, mean + ci95, color=color, alpha=0.25, linewidth=0)
+        if diverged := view.diverged(variant, setting):
+            replicas = len(view.replicas(variant, setting, name))
+            look.note(axes, number, setting, f"{diverged} of {replicas} diverged", color)
+    for axes in panels.values():
+        if scale == 100:
+            look.stretch_near_100(axes, "y")
+        else:
+            axes.set_yscale("log")
+    handles = _settings(view)
+    if len(view.variants) > 1:
+        handles[f"{view.reference}, in every panel"] = Line2D([], [], color=GREY, linewidth=0.8)
+    look.legend(figure, handles)
+    return figure
+
+
+def final_accuracy(view: View) -> Figure:
+    """Test accuracy: every replica, mean and interval; beside it the paired difference from the reference."""
+    height = 0.6 + 0.26 * len(view.variants)
+    figure = Figure(figsize=(WIDTH, 0.4 + height * len(view.settings)), layout="constrained")
+    rows = figure.subplots(len(view.settings), 2, squeeze=False)
+    for (left, right), style, setting in zip(rows, SERIES, view.settings, strict=False):
+        ranked = view.ranking(setting)[::-1]
+        best = view.replicas(ranked[-1], setting, "test/accuracy").mean()
+        dots = {"fmt": style["marker"], "color": style["color"], "capsize": 3}
+        for y, variant in enumerate(ranked):
+            values = 100 * view.replicas(variant, setting, "test/accuracy")
+            mean, ci95 = mean_ci95(values)
+            if mean < 100 * best - 8:  # points that far off would squeeze the rest together
+                text = f"\N{BLACK LEFT-POINTING TRIANGLE} {mean:.1f}" + (f" ± {ci95:.1f}" if ci95 is not None else "")
+                left.text(0.01, y, text, transform=left.get_yaxis_transform(), va="center")
+                continue
+            left.plot(values, y + np.linspace(-0.22, 0.22, len(values)), "o", color=GREY, markersize=2.5)
+            left.errorbar(mean, y, xerr=ci95, markersize=5, **dots)
+            difference = view.difference(variant, setting, "test/accuracy")
+            if difference is not None:
+                right.errorbar(100 * difference[0], y, xerr=100 * difference[1], **dots)
+        for axes in (left, right):
+            axes.set_yticks(range(len(ranked)), ranked)
+            axes.set_ylim(-0.6, len(ranked) - 0.4)
+        right.axvline(0, color="#555555", linewidth=0.8)
+        left.set_title(f"{setting}: test accuracy, %" if setting else "test accuracy, %")
+        right.set_title(f"minus {view.reference}, paired by replica, percentage points")
+    return figure
+
+
+def histograms(view: View, setting: str) -> Figure:
+    """Activations over training, a strip a layer: the reference beside a variant of another shift."""
+    chosen = view.pair(setting)
+    layers = max(view.hidden(variant, setting) for variant in chosen)
+    figure = Figure(figsize=(WIDTH, 0.7 + 1.05 * layers), layout="constrained")
+    grid = figure.subplots(layers, len(chosen), squeeze=False, sharex=True, sharey=True)
+    edges = np.linspace(LOW, HIGH, BINS + 1)
+    for column, variant in zip(grid.T, chosen, strict=True):
+        steps = view.tensor(variant, setting, "step").numpy() / 1000  # (T,)
+        every = steps[1] - steps[0] if len(steps) > 1 else 1.0
+        for layer, axes in enumerate(column[: view.hidden(variant, setting)], start=1):
+            counts = view.tensor(variant, setting, f"layer{layer}/histogram").numpy()  # (T, bins)
+            percent = 100 * counts.T / np.maximum(counts.sum(1), 1)
+            colors = {"cmap": SHADES, "norm": "log", "vmin": 0.01, "vmax": 60}
+            mesh = axes.pcolormesh(np.append(steps, steps[-1] + every), edges, percent, rasterized=True, **colors)
+            axes.set_facecolor(SHADES(0.0))
+            axes.grid(visible=False)
+            axes.set_ylabel(f"layer {layer}")
+        column[0].set_title(look.titled(variant, setting))
+        column[-1].set_xlabel("thousand steps")
+    figure.colorbar(mesh, ax=grid, label="% of activations", shrink=min(1, 3 / layers), pad=0.01)
+    return figure
+
+
+def inactive(view: View) -> Figure:
+    """Share of pre-activations at or below zero, over training: a line a layer, the first the darkest."""
+    figure, panels = look.panels(view, "thousand steps", "inactive, %")
+    for variant, axes, number, setting in look.series(view, panels):
+        layers = view.hidden(variant, setting)
+        for layer in range(1, layers + 1):
+            found = view.steps(variant, setting, f"layer{layer}/inactive_fraction")
+            color = SHADES(0.9 * (layer - 1) / (layers - 1)) if layers > 1 else DARK
+            line = SERIES[number]["linestyle"]
+            axes.plot(found["step"] / 1000, 100 * found["mean"], color=color, linestyle=line, linewidth=1)
+        look.note(axes, number, setting, f"{100 * view.dead(variant, setting):.0f} % dead", DARK)
+        axes.set_ylim(0, 100)
+    handles = _settings(view, DARK)
+    deepest = max(view.hidden(variant, setting) for variant, setting in view.run)
+    if deepest > 1:
+        handles["layer 1"] = Line2D([], [], color=SHADES(0.0))
+        handles[f"layer {deepest}"] = Line2D([], [], color=SHADES(0.9))
+    look.legend(figure, handles)
+    return figure
+
+
+def weights(view: View, side: int) -> Figure:
+    """The first layer's weights of a few units as side x side images: above as drawn, below as trained."""
+    setting = view.settings[0]
+    here = [variant for variant in view.variants if (variant, setting) in view.run]
+    rows = ceil(len(here) / 2)
+    figure = Figure(figsize=(WIDTH, 0.3 + 1.15 * rows), layout="constrained")
+    grid = figure.subplots(rows, 2, squeeze=False)
+    for axes in grid.flat:
+        axes.axis("off")
+    for axes, variant in zip(grid.flat, here, strict=False):
+        W = view.tensor(variant, setting, "layer1/weight").numpy()  # (2, units, side^2)
+        tiles = W.reshape(2, -1, side, side).transpose(0, 2, 1, 3).reshape(2 * side, -1)
+        bound = np.nanquantile(np.abs(W), 0.998)
+        axes.imshow(tiles, cmap="gray", vmin=-bound, vmax=bound, interpolation="nearest")
+        for unit in range(1, W.shape[1]):
+            axes.axvline(unit * side - 0.5, color="white", linewidth=1)
+        axes.axhline(side - 0.5, color="white", linewidth=2)
+        axes.set_title(look.titled(variant, setting))
+    return figure
+
+
+def lesson_intervals(lesson: pd.DataFrame) -> Figure:
+    """The printed numbers on our central 99 % intervals, each row scaled to its own interval."""
+    rows = list(lesson[lesson["low"].notna()].iloc[::-1].itertuples())
+    figure = Figure(figsize=(WIDTH, 0.8 + 0.24 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    edge = 1.6
+    blue, orange = SERIES[0]["color"], SERIES[1]["color"]
+    interval: dict[str, Any] = {"color": blue, "linewidth": 4, "alpha": 0.35, "solid_capstyle": "butt"}
+    mean: dict[str, Any] = {"marker": "|", "color": blue, "markersize": 9, "markeredgewidth": 1.6, "linestyle": ""}
+    theory: dict[str, Any] = {"marker": "d", "color": orange, "markersize": 5, "linestyle": ""}
+    printed: dict[str, Any] = {"color": "black", "markersize": 4.5, "linestyle": ""}
+    for y, row in enumerate(rows):
+        centre, half = (row.low + row.high) / 2, (row.high - row.low) / 2
+        axes.plot([-1, 1], [y, y], **interval)
+        axes.plot((float(row.ours) - centre) / half, y, **mean)
+        if pd.notna(row.theory):
+            axes.plot((float(row.theory) - centre) / half, y, **theory)
+        x = (float(row.printed) - centre) / half
+        marker = "o" if abs(x) <= edge else (">" if x > 0 else "<")
+        fill = "full" if row.verdict == "inside" else "none"
+        axes.plot(np.clip(x, -edge, edge), y, marker=marker, fillstyle=fill, **printed)
+    labels = [f"{row.source}  {row.quantity if row.source == 'C' else row.expression}" for row in rows]
+    numbers = [f"{row.printed}  in  {row.low:.4g} … {row.high:.4g}" for row in rows]
+    _label_both_sides(axes, labels, numbers)
+    axes.set_xticks([-1, 0, 1], ["0.5 %", "middle", "99.5 %"])
+    axes.set_xlim(-edge - 0.1, edge + 0.1)
+    handles = {"printed": Line2D([], [], marker="o", **printed), "theory": Line2D([], [], **theory)}
+    handles |= {"mean of our draws": Line2D([], [], **mean), "central 99 %": Line2D([], [], **interval)}
+    look.legend(figure, handles)
+    return figure
+
+
+def _label_both_sides(axes: Axes, left: list[str], right: list[str]) -> None:
+    """Rows 0, 1, ... named on the left and on the right."""
+    for side, labels in ((axes, left), (axes.twinx(), right)):
+        side.set_yticks(range(len(labels)), labels, fontsize=7)
+        side.set_ylim(-0.7, len(labels) - 0.3)
+        side.tick_params(axis="y", length=0)
+        side.grid(visible=False, axis="y")
+        side.spines[["left", "bottom"]].set_visible(False)
+
+
+def _settings(view: View, color: str | None = None) -> dict[str, Line2D]:
+    """Legend of the settings' lines; nothing where there is but one."""
+    if view.settings == [""]:
+        return {}
+    return {
+        setting: Line2D([], [], color=color or style["color"], linestyle=style["linestyle"])
+        for style, setting in zip(SERIES, view.settings, strict=False)
+    }

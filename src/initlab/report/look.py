@@ -1,0 +1,154 @@
+"""One look for all figures: style, series, panels, legends. matplotlib's, without its global state.
+
+A panel is a variant, always in the same place; a series is a setting, told apart by colour, marker and line at once, so
+that grey paper and colour-blind eyes lose nothing.
+"""
+
+from collections.abc import Iterator, Mapping
+from io import BytesIO, StringIO
+from math import ceil
+from typing import Any, Literal
+
+import matplotlib
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from initlab.report.view import View
+
+STYLE = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.edgecolor": "#555555",
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4,
+    "legend.frameon": False,
+    "svg.hashsalt": "initlab",  # ids that do not change from one drawing to the next
+}
+# Okabe & Ito (2008), "Color universal design", in an order in which they differ in lightness too.
+SERIES: list[dict[str, Any]] = [
+    {"color": "#0072B2", "marker": "o", "linestyle": "-"},
+    {"color": "#E69F00", "marker": "s", "linestyle": "--"},
+    {"color": "#000000", "marker": "^", "linestyle": ":"},
+    {"color": "#CC79A7", "marker": "D", "linestyle": "-."},
+]
+GREY, DARK = "#9a9a9a", "#333333"
+SHADES = matplotlib.colormaps["viridis"]  # its lightness rises throughout
+WIDTH = 9.4  # inches, of all figures with several panels
+COLUMNS = 4
+
+
+def svg(figure: Figure) -> str:
+    """The figure as SVG; the same figure gives the same text."""
+    text = StringIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    return text.getvalue()
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as PNG, 150 dots an inch."""
+    data = BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(data, format="png", dpi=150, metadata={"Software": None})
+    return data.getvalue()
+
+
+def panels(view: View, x: str, y: str) -> tuple[Figure, dict[str, Axes]]:
+    """A panel a variant, on common axes."""
+    columns = min(COLUMNS, len(view.variants))
+    rows = ceil(len(view.variants) / columns)
+    figure = Figure(figsize=(WIDTH * max(columns, 2) / COLUMNS, 1.75 * rows + 0.75), layout="constrained")
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    found = dict(zip(view.variants, grid.flat, strict=False))
+    for axes in grid.flat[len(found) :]:
+        axes.axis("off")
+    if rows > 1:  # a panel with none below it shows its own axis
+        for axes in grid[rows - 2, len(found) - columns * (rows - 1) :]:
+            axes.tick_params(labelbottom=True)
+    for variant, axes in found.items():
+        axes.set_title(variant)
+    figure.supxlabel(x, fontsize=8)
+    figure.supylabel(y, fontsize=8)
+    return figure, found
+
+
+def series(view: View, found: dict[str, Axes]) -> Iterator[tuple[str, Axes, int, str]]:
+    """Every variant, with its panel, and setting, with its number, that there is a run for."""
+    for variant, axes in found.items():
+        for number, setting in enumerate(view.settings):
+            if (variant, setting) in view.run:
+                yield variant, axes, number, setting
+
+
+def note(axes: Axes, number: int, setting: str, text: str, color: str) -> None:
+    """A few words on one setting in a panel's lower right corner, a line each."""
+    axes.text(
+        0.98,
+        0.04 + 0.11 * number,
+        f"{setting}: {text}" if setting else text,
+        transform=axes.transAxes,
+        ha="right",
+        fontsize=7,
+        color=color,
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5},
+    )
+
+
+def legend(figure: Figure, handles: Mapping[str, Artist]) -> None:
+    """Above the panels: {label: what it looks like}."""
+    if handles:
+        figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=min(len(handles), 4))
+
+
+def label_ends(axes: Axes, ends: Mapping[str, tuple[float, float]]) -> None:
+    """Names the lines where they end, on a logarithmic axis, spread so that no name lies on another."""
+    low, high = np.log10(axes.get_ylim())
+    gap = 0.045 * (high - low)
+    names = sorted(ends, key=lambda name: ends[name][1])
+    y = np.log10([ends[name][1] for name in names])
+    steps = gap * np.arange(len(y))
+    pushed_up = np.maximum.accumulate(y - steps) + steps
+    pushed_down = np.minimum.accumulate((y - steps)[::-1])[::-1] + steps
+    for name, at in zip(names, (pushed_up + pushed_down) / 2, strict=True):
+        axes.annotate(name, ends[name], xytext=(axes.get_xlim()[1], 10**at), va="center", annotation_clip=False)
+
+
+def titled(variant: str, setting: str) -> str:
+    return f"{variant}, {setting}" if setting else variant
+
+
+def power_of_ten(value: float) -> str:
+    """1234 -> 1 x 10^3, as mathtext."""
+    mantissa, exponent = f"{value:.0e}".split("e")
+    return rf"${mantissa} \times 10^{{{int(exponent)}}}$"
+
+
+def stretch_near_100(axes: Axes, axis: Literal["x", "y"]) -> None:
+    """A logit scale for per cent: 97 and 98 are as far apart as 2 and 3."""
+    set_scale, set_ticks, set_limits = (
+        (axes.set_xscale, axes.set_xticks, axes.set_xlim)
+        if axis == "x"
+        else (axes.set_yscale, axes.set_yticks, axes.set_ylim)
+    )
+    set_scale("function", functions=(_logit, _expit))
+    set_ticks([10, 50, 80, 90, 95, 98])
+    set_limits(5, 98.7)
+
+
+def _logit(percent: np.ndarray) -> np.ndarray:
+    share = np.clip(np.asarray(percent, dtype=float) / 100, 1e-3, 1 - 1e-3)
+    return np.log(share / (1 - share))
+
+
+def _expit(logit: np.ndarray) -> np.ndarray:
+    return 100 / (1 + np.exp(-np.asarray(logit, dtype=float)))

@@ -1,0 +1,49 @@
+"""The page: one file that needs no network, put together from words, tables and figures."""
+
+from base64 import b64encode
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, StrictUndefined
+
+from initlab.report import words
+from initlab.report.view import ACCURACY, View
+from initlab.stats import mean_ci95
+
+TEMPLATE = Path(__file__).with_name("page.html")
+
+
+def render(view: View, figures: dict[str, str], lesson: pd.DataFrame | None) -> str:
+    """The page as HTML. figures: {name: SVG}, set into it as images, so that the browser's own menu can save them."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["factor"] = lambda value: "" if pd.isna(value) else f"{value:.2f}"
+    environment.filters["quantity"] = lambda value: "" if pd.isna(value) else f"{value:.3g}"
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(
+        lead=words.lead(view),
+        method=words.method(view),
+        start=words.at_the_start(view),
+        learning=words.learning(view),
+        inside=words.inside(view),
+        conclusions=words.conclusions(view),
+        growth={setting: words.growth_table(view, setting) for setting in view.settings},
+        accuracies={setting: _accuracies(view, setting) for setting in view.settings},
+        reference=view.reference,
+        figures={name: b64encode(svg.encode()).decode() for name, svg in figures.items()},
+        lesson=None if lesson is None else lesson.fillna(""),
+        verdicts=[] if lesson is None else words.lesson(lesson),
+    )
+
+
+def _accuracies(view: View, setting: str) -> list[dict[str, str]]:
+    """A row a variant, best first."""
+    rows = []
+    for variant in view.ranking(setting):
+        row = {"variant": variant, "accuracy": words.accuracy(view, variant, setting)}
+        row["difference"] = words.points(view.difference(variant, setting, ACCURACY))
+        for name in ("val/loss", "train/loss"):
+            mean, ci95 = mean_ci95(view.replicas(variant, setting, name))
+            row[name] = f"{mean:.4f}" if ci95 is None or np.isnan(mean) else f"{mean:.4f} ± {ci95:.4f}"
+        rows.append(row)
+    return rows

@@ -1,0 +1,144 @@
+"""A sweep as the report shows it: its runs laid out as variants by settings, and the numbers of each."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from initlab.report import tables
+from initlab.results import Results
+from initlab.stats import mean_ci95
+
+SERIES = 4  # settings that one panel can hold
+CHANCE = 0.1  # accuracy of guessing a digit
+ACCURACY = "test/accuracy"
+
+
+class View:
+    """variants: what panels show, the init schemes if they were swept.  settings: what else differs, as series.
+
+    reference: the variant that others are compared with, `kaiming` if it is there.  run: {(variant, setting): its run}.
+    side: of the images, in pixels, if they are square.
+    """
+
+    def __init__(self, results: Results) -> None:
+        self.results = results
+        self.summary = tables.over_replicas(results.replicas)
+        varied = _varied(results)
+        others = [key for key in varied if key != "init"]
+        settings = {run: self._label(run, others) for run in results.runs}
+        if "init" in varied and len(set(settings.values())) <= SERIES:
+            variants = {run: str(record["overrides"].get("init")) for run, record in results.runs.items()}
+        else:
+            variants, settings = {run: self._label(run, varied) or run for run in results.runs}, {}
+        self.run = {(variants[run], settings.get(run, "")): run for run in results.runs}
+        self.variants = list(dict.fromkeys(variant for variant, _ in self.run))
+        self.settings = list(dict.fromkeys(setting for _, setting in self.run))
+        self.reference = "kaiming" if "kaiming" in self.variants else self.variants[0]
+        self.inputs = next(iter(results.tensors.values()))["layer1/weight"].shape[-1]
+        side = round(self.inputs**0.5)
+        self.side = side if side**2 == self.inputs else None
+
+    def config(self, variant: str, setting: str) -> dict[str, Any]:
+        """The run's configuration, resolved."""
+        return self.results.runs[self.run[variant, setting]]["config"]
+
+    def tensor(self, variant: str, setting: str, name: str) -> Tensor:
+        """See `lit.Network.tensors`."""
+        return self.results.tensors[self.run[variant, setting]][name]
+
+    def hidden(self, variant: str, setting: str) -> int:
+        """How many hidden layers there are."""
+        return len(self.config(variant, setting)["model"]["hidden"])
+
+    def shift(self, variant: str, setting: str) -> float:
+        """What the activation takes off."""
+        return float(self.config(variant, setting)["init"]["activation"]["shift"])
+
+    def replicas(self, variant: str, setting: str, name: str) -> np.ndarray:
+        """Values after the last step, one a replica (R,)."""
+        rows = self.results.replicas[self.results.replicas["run"] == self.run[variant, setting]]
+        return rows.loc[rows["step"] == rows["step"].max(), name].to_numpy()
+
+    def diverged(self, variant: str, setting: str) -> int:
+        """How many replicas end with a validation loss that is no number."""
+        return int((~np.isfinite(self.replicas(variant, setting, "val/loss"))).sum())
+
+    def ranking(self, setting: str) -> list[str]:
+        """Variants by mean test accuracy, best first."""
+        here = [variant for variant, s in self.run if s == setting]
+        return sorted(here, key=lambda v: -np.nan_to_num(self.replicas(v, setting, ACCURACY).mean()))
+
+    def difference(self, variant: str, setting: str, name: str) -> tuple[float, float] | None:
+        """Mean and 95 % half-width of each replica's value minus the reference's same replica's: they share batches.
+
+        None where they can't be paired: no such run, another number of replicas, or one alone.
+        """
+        if (self.reference, setting) not in self.run or variant == self.reference:
+            return None
+        ours, theirs = (self.replicas(v, setting, name) for v in (variant, self.reference))
+        if len(ours) != len(theirs):
+            return None
+        mean, ci95 = mean_ci95(ours - theirs)
+        return None if ci95 is None else (mean, ci95)
+
+    def steps(self, variant: str, setting: str, name: str) -> pd.DataFrame:
+        """A metric over training, of the replicas that have not diverged: columns step, mean, ci95 (nan if of one)."""
+        rows = self.results.replicas[self.results.replicas["run"] == self.run[variant, setting]]
+        alive = rows["val/loss" if name == "val/accuracy" else name]  # a network of nans still guesses
+        taken = rows[np.isfinite(alive)].groupby("step")[name]
+        found = [(step, *mean_ci95(values.to_numpy())) for step, values in taken]
+        return pd.DataFrame(found, columns=["step", "mean", "ci95"], dtype=float)
+
+    def dead(self, variant: str, setting: str) -> float:
+        """Share of hidden units that no probe image makes active, as last measured where it could be."""
+        layers = range(1, self.hidden(variant, setting) + 1)
+        return float(
+            np.mean([self.steps(variant, setting, f"layer{n}/dead_fraction")["mean"].iloc[-1] for n in layers])
+        )
+
+    def layers(self, variant: str, setting: str, name: str) -> pd.DataFrame:
+        """A statistic of each hidden layer at step 0: columns layer, mean, ci95, theory (nan where there is none)."""
+        start, expected = self._start(variant, setting)
+        metrics = {n: f"layer{n}/{name}" for n in range(1, self.hidden(variant, setting) + 1)}
+        rows = [(n, start[m], start.get(f"{m}.ci95", np.nan), expected.get(m, np.nan)) for n, m in metrics.items()]
+        return pd.DataFrame(rows, columns=["layer", "mean", "ci95", "theory"])
+
+    def gradients(self, variant: str, setting: str) -> pd.DataFrame:
+        """delta_std as `layers` has it; theory begins at the measured one of the output and follows the ratios down."""
+        found = self.layers(variant, setting, "delta_std")
+        start, expected = self._start(variant, setting)
+        ratios = np.array([expected[f"layer{n}/backward_ratio"] for n in found["layer"]])
+        found["theory"] = start[f"layer{len(found) + 1}/delta_std"] * np.sqrt(ratios[::-1].cumprod()[::-1])
+        return found
+
+    def pair(self, setting: str) -> list[str]:
+        """The reference and the first variant whose activation has another shift; else the first two there are."""
+        here = [variant for variant, s in self.run if s == setting]
+        first = self.reference if self.reference in here else here[0]
+        others = [variant for variant in here if variant != first]
+        shifted = [variant for variant in others if self.shift(variant, setting) != self.shift(first, setting)]
+        return [first, *(shifted or others)[:1]]
+
+    def _start(self, variant: str, setting: str) -> tuple[pd.Series, dict[str, float]]:
+        run = self.run[variant, setting]
+        return self.summary[self.summary["run"] == run].iloc[0], self.results.runs[run]["theory"]
+
+    def _label(self, run: str, keys: list[str]) -> str:
+        overrides = self.results.runs[run]["overrides"]
+        return ", ".join(f"{key}={overrides[key]}" for key in keys if key in overrides)
+
+
+def growth(values: pd.Series) -> float:
+    """The factor a layer: exp of the slope of log(value) against depth, by least squares; nan below three layers."""
+    if len(values) < 3 or not (np.isfinite(values) & (values > 0)).all():
+        return np.nan
+    return float(np.exp(np.polyfit(np.arange(len(values)), np.log(values.to_numpy()), 1)[0]))
+
+
+def _varied(results: Results) -> list[str]:
+    """Overridden keys that do not have one value in all runs."""
+    overrides = [run["overrides"] for run in results.runs.values()]
+    keys = dict.fromkeys(key for run in overrides for key in run)
+    return [key for key in keys if len({run.get(key) for run in overrides}) > 1]

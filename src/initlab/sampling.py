@@ -1,0 +1,80 @@
+"""What a thousand draws of the lesson's network give: statistics of each, a draw being a replica.
+
+Replica r of seed 0 here is replica r of seed 0 in a run.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from initlab import init, mlp, mnist
+
+SEED = 0
+WIDTH = 50  # hidden units of the lesson's network
+DEPTH = 8  # hidden layers of model=deep
+STEPS, BATCH = 100, 64  # of training, where a number needs some
+SLICE = 20, 1000  # replicas, images: what is multiplied at a time fits the cache
+RELU = mlp.Activation()
+KAIMING = init.kaiming()
+
+
+def first_layer_moments(
+    scheme: init.Scheme, images: Tensor, activations: Mapping[str, mlp.Activation | None], draws: int
+) -> dict[str, np.ndarray]:
+    """{"NAME mean", "NAME std": (draws,)} of phi(W x) over units and images (N, 784), and of the weights, as `w1`.
+
+    Sums of slices are float32, of which the totals are taken in float64.
+    """
+    (W,), (b,) = init.draw(scheme, [images.shape[1], WIDTH], replicas=draws, seed=SEED)
+    sums = {name: torch.zeros(2, draws, dtype=torch.float64) for name in activations}
+    for some in torch.arange(draws).split(SLICE[0]):
+        for x in images.split(SLICE[1]):
+            z = mlp.linear(x.mT, W[some], b[some])  # (R, D, B)
+            for name, phi in activations.items():
+                a = z if phi is None else phi(z)
+                sums[name][:, some] += torch.stack([a.sum((1, 2)), a.square().sum((1, 2))])
+    n = WIDTH * len(images)
+    found = {"w1 mean": W.mean((1, 2)).numpy(), "w1 std": W.std((1, 2)).numpy()}
+    for name, (first, second) in sums.items():
+        found[f"{name} mean"] = (first / n).numpy()
+        found[f"{name} std"] = ((second - first**2 / n) / (n - 1)).sqrt().numpy()
+    return found
+
+
+def second_moments(scheme: init.Scheme, x: Tensor, draws: int) -> np.ndarray:
+    """E[a_l^2] over units and images x (784, B), of the input and each layer of a deep ReLU network: (draws, 1 + L)."""
+    weights, biases = init.draw(scheme, [len(x), *[WIDTH] * DEPTH], replicas=draws, seed=SEED)
+    found = torch.empty(draws, 1 + DEPTH, dtype=torch.float64)
+    found[:, 0] = x.double().square().mean()
+    for some in torch.arange(draws).split(SLICE[0]):
+        a = x
+        for layer, (W, b) in enumerate(zip(weights, biases, strict=True), start=1):
+            a = RELU(mlp.linear(a, W[some], b[some]))
+            found[some, layer] = a.square().mean((1, 2)).double()
+    return found.numpy()
+
+
+def accuracies(folder: Path, loss: mlp.Loss, learning_rate: float, draws: int) -> np.ndarray:
+    """Validation accuracy of the lesson's network, kaiming, after STEPS steps of plain SGD: (draws,).
+
+    folder: of the normalised data.
+    """
+    images, labels = mnist.load(folder, "train")
+    validation, digits = mnist.load(folder, "validation")
+    drawn = init.draw(KAIMING, [784, WIDTH, loss.outputs], replicas=draws, seed=SEED)
+    order = torch.from_numpy(init.stream(SEED, "epoch", 0).permutation(len(images)))[: STEPS * BATCH]
+    found = []
+    for some in torch.arange(draws).split(SLICE[0]):
+        weights, biases = ([parameter[some] for parameter in kind] for kind in drawn)
+        for rows in order.split(BATCH):
+            x, y = images[rows].mT, labels[rows]
+            _, gradients, _ = mlp.loss_and_gradients(x, y, weights, biases, RELU, loss)
+            for W, b, gradient in zip(weights, biases, gradients, strict=True):
+                W -= learning_rate * gradient.W
+                b -= learning_rate * gradient.b
+        z = [mlp.forward(x.mT, weights, biases, RELU).z[-1] for x in validation.split(SLICE[1])]
+        found.append((loss.predict(torch.cat(z, -1)) == digits).double().mean(-1))
+    return torch.cat(found).numpy()
