@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from initlab import init, mlp
@@ -17,8 +17,15 @@ VARIANTS = sorted(path.stem for path in CONF.glob("*.yaml"))
 
 
 def scheme(variant: str) -> init.Scheme:
-    config = OmegaConf.create({"init": OmegaConf.load(CONF / f"{variant}.yaml")})
-    return instantiate(config.init.weights)
+    return instantiate(_config(variant).weights)
+
+
+def activation(variant: str) -> mlp.Activation:
+    return instantiate(_config(variant).activation)
+
+
+def _config(variant: str) -> DictConfig:
+    return OmegaConf.create({"init": OmegaConf.load(CONF / f"{variant}.yaml")}).init
 
 
 def formula(variant: str, fan_out: int, fan_in: int) -> float:
@@ -77,6 +84,15 @@ def test_draws_depend_on_seed_and_replica_alone(variant: str) -> None:
     assert not torch.equal(many[0][0], other[0][0])
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert repr(np.random.get_state()) == repr(numpy_state)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_bias_variance_is_the_formula(variant: str) -> None:
+    """As `bias_variance` says, within 4 standard errors; of s^2 over n uniform draws that is sqrt(0.8 / n) of it."""
+    biases = init.draw(scheme(variant), [30, 2000], replicas=10, seed=0)[1][0].double()
+    expected = {"pytorch": 1 / 90}.get(variant, scheme(variant).bias_variance(2000, 30))
+    assert scheme(variant).bias_variance(2000, 30) == pytest.approx(expected)
+    assert abs(biases.square().mean().item() - expected) <= 4 * sqrt(0.8 / biases.numel()) * expected
 
 
 def test_replicas_are_uncorrelated() -> None:

@@ -290,3 +290,30 @@ def test_network_refuses(changes: dict, message: str) -> None:
 def test_a_batch_larger_than_the_data_is_refused(normalized: Path) -> None:
     with pytest.raises(ValueError, match="batch_size is 50001; there are 50,000 training images"):
         lit.Images(normalized, batch_size=50_001, seed=0).prepare_data()
+
+
+def test_what_pictures_are_made_of(normalized: Path) -> None:
+    """A histogram a measurement, of every activation of the probe; weights as drawn and as trained."""
+    module = network(every=5, hidden=[50, 20])
+    fit(module, normalized, batches=1, block=8)
+    tensors = module.tensors()
+    assert tensors["step"].tolist() == [0, 5, 8]
+    assert set(tensors) == {"step", "layer1/histogram", "layer2/histogram", "layer1/weight"}
+    assert tensors["layer1/histogram"].sum(1).tolist() == [2 * 50 * 256] * 3
+    assert tensors["layer2/histogram"].sum(1).tolist() == [2 * 20 * 256] * 3
+    assert tensors["layer1/weight"].shape == (2, lit.UNITS, 784)
+    drawn = init.draw(init.kaiming(), [784, 50, 20, 10], replicas=2, seed=0)[0][0]
+    assert torch.equal(tensors["layer1/weight"][0], drawn[0, : lit.UNITS])
+    assert torch.equal(tensors["layer1/weight"][1], module.weights[0][0, : lit.UNITS].detach())
+
+
+def test_theory_goes_with_the_measurements(normalized: Path) -> None:
+    """Of 100 replicas, each mean over replicas lies within 4 standard errors of what theory expects of it."""
+    values: dict[int, dict[str, np.ndarray]] = {}
+    module = network(replicas=100, record=values.update)
+    fit(module, normalized, batches=1, block=1)
+    expected = module.theory()
+    assert set(expected) - set(values[0]) == {"layer1/backward_ratio"}
+    for name in ("layer1/preact_mean", "layer1/act_mean", "layer1/inactive_fraction", "layer2/preact_mean"):
+        measured = values[0][name]
+        assert abs(measured.mean() - expected[name]) < 4 * measured.std(ddof=1) / sqrt(100), name

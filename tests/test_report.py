@@ -1,63 +1,216 @@
-"""The tables of a sweep, from values small enough to check by hand."""
+"""The report: it lays out any sweep, says what its numbers say, and is one page that needs nothing else."""
 
-import json
-from io import StringIO
+import re
+from base64 import b64decode
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
 
+import numpy as np
 import pandas as pd
 import pytest
+from sweeps import run, sweep
 
-from initlab import report
+from initlab import report, results
+from initlab.report import words
+from initlab.report.view import View, growth
 
-NAN, INF = float("nan"), float("inf")
+ALL = [
+    "overview",
+    "activation_std",
+    "activation_mean",
+    "gradients",
+    "final_accuracy",
+    "accuracy_curves",
+    "loss_curves",
+    "histograms_1",
+    "histograms_2",
+    "inactive",
+    "weights",
+    "lesson",
+]
+EVEN, HIGHER = (0.90, 0.92, 0.91), (0.95, 0.97, 0.96)
 
 
-def replicas(losses: dict[int, list[float]], run: str = "init=a") -> pd.DataFrame:
-    """A run of two replicas with these validation losses; layers are measured at other steps than losses."""
-    rows = []
-    for step, values in losses.items():
-        for replica, loss in enumerate(values):
-            final = step == max(losses)
-            accuracy = 0.5 + 0.1 * replica
-            rows.append(
-                {"run": run, "init": run[5:], "step": step, "replica": replica, "layer1/act_std": 2.0 + replica}
-                | {"val/loss": loss, "val/accuracy": accuracy, "train/loss": loss}
-                | {"test/accuracy": accuracy if final else NAN}
+@pytest.fixture(scope="module")
+def two_settings() -> results.Results:
+    return sweep(
+        *(
+            run({"init": init, "model": model}, accuracies, hidden=hidden, shift=shift)
+            for model, hidden in (("shallow", 1), ("deep", 4))
+            for init, accuracies, shift in (
+                ("kaiming", EVEN, 0),
+                ("normal", (0.2, 0.1, 0.3), 0),
+                ("shifted", HIGHER, 0.5),
             )
-    return pd.DataFrame(rows)
+        )
+    )
 
 
-def test_comparison_is_best_first_with_intervals() -> None:
-    """Of 1 and 3 the mean is 2; the half-width is t_{0.975, 1} s / sqrt(2) = 12.7062 * sqrt(2) / sqrt(2)."""
-    worse, better = replicas({5: [1.0, 3.0]}), replicas({5: [1.0, 1.0]}, run="init=b")
-    better["test/accuracy"] += 0.1
-    files = report.tables(pd.concat([worse, better], ignore_index=True))
-    comparison = pd.read_csv(StringIO(files["comparison.csv"]))
-    assert list(comparison["init"]) == ["b", "a"]
-    row = comparison.set_index("run").loc["init=a"]
-    assert row["val/loss"] == 2
-    assert row["val/loss.ci95"] == pytest.approx(12.7062047, rel=1e-6)
-    assert "| init=a | 0.5500 ± 0.6353 |" in files["comparison.md"]
+@pytest.fixture(scope="module")
+def lesson() -> pd.DataFrame:
+    rows = [
+        ("A", "mean", "x.mean()", "33.3184", "33.3184", "33.3184", "exact", None, None, None, ""),
+        ("A", "relu mean", "relu(x).mean()", "0.39", "0.4", "0.394", "inside", 0.3, 0.5, 47.1, "why"),
+        ("C", "randn is uniform", "kurtosis", "1.8", "3.0", "3.0", "outside", 2.9, 3.1, 0.0, "<b>"),
+    ]
+    names = "source quantity expression printed ours theory verdict low high percentile note"
+    return pd.DataFrame(rows, columns=names.split())
 
 
-@pytest.mark.parametrize("last", [[NAN, 1.0], [INF, 1.0]])
-def test_a_diverged_run_shows_it(last: list[float]) -> None:
-    """Its last loss is not a number: no earlier, better one stands in for it, and JSON says null."""
-    files = report.tables(replicas({5: [1.0, 3.0], 10: last}))
-    assert json.loads(files["metrics/init=a.json"])["val/loss"] is None
-    assert json.loads(files["metrics/init=a.json"])["test/accuracy"] == pytest.approx(0.55)
-    assert "2.0000" not in files["comparison.md"]
+class Page(HTMLParser):
+    """What a browser would fetch, and the text a reader sees."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+        self.text = ""
+        self.feed(html)
+        self.text = re.sub(r"\s+", " ", self.text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.addresses += [value for name, value in attributes if name in ("src", "href") and value is not None]
+        if tag == "img":
+            self.images.append(dict(attributes))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
 
 
-def test_one_replica_beside_several_has_no_interval() -> None:
-    table = pd.concat([replicas({5: [1.0, 3.0]}), replicas({5: [1.0]}, run="init=b")], ignore_index=True)
-    text = report.tables(table)["comparison.md"]
-    assert "| init=b | 0.5000 |" in text
-    assert "nan" not in text
+def write(found: results.Results, folder: Path, lesson: pd.DataFrame | None = None) -> Page:
+    report.write(found, folder, lesson)
+    return Page((folder / "index.html").read_text())
 
 
-def test_layers_and_validation_are_tidy() -> None:
-    files = report.tables(replicas({5: [1.0, 3.0], 10: [1.0, 2.0]}))
-    layers = pd.read_csv(StringIO(files["layers.csv"]))
-    assert list(layers.columns[:5]) == ["run", "init", "step", "layer", "act_std"]
-    assert list(layers["act_std"]) == [2.5, 2.5]
-    assert list(pd.read_csv(StringIO(files["validation.csv"]))["val/loss"]) == [2, 1.5]
+@pytest.fixture(scope="module")
+def written(two_settings: results.Results, lesson: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of both."""
+    folder = tmp_path_factory.mktemp("written")
+    report.write(two_settings, folder, lesson)
+    return folder
+
+
+def test_every_figure_is_on_the_page_and_beside_it(written: Path) -> None:
+    page = Page((written / "index.html").read_text())
+    assert {path.stem for path in (written / "figures").iterdir()} == set(ALL)
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in (written / "figures").iterdir())
+    assert len(page.images) == len(ALL)
+    for image in page.images:
+        assert image["alt"]
+        svg = ElementTree.fromstring(b64decode((image["src"] or "").removeprefix("data:image/svg+xml;base64,")))
+        assert svg.tag.endswith("svg")
+    assert {"comparison.csv", "comparison.md", "layers.csv", "metrics", "overview.svg", "validation.csv"} <= {
+        path.name for path in written.iterdir()
+    }
+
+
+def test_the_page_needs_no_network(written: Path) -> None:
+    html = (written / "index.html").read_text()
+    assert all(address.startswith("data:") for address in Page(html).addresses)
+    assert not re.search(r"<script|@import|url\(", html)
+    assert "&lt;b&gt;" in html  # what a table says is text
+
+
+def test_the_same_results_give_the_same_bytes(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        report.write(run({"init": "kaiming"}, hidden=2), tmp_path / folder)
+    for path in (tmp_path / "a").rglob("*.*"):
+        assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("shifted", "said"),
+    [
+        (HIGHER, "gains 5.00 ± 0.00"),
+        ((0.85, 0.87, 0.86), "loses 5.00 ± 0.00"),
+        ((0.92, 0.90, 0.91), "makes no difference that shows (+0.00 ± 4.97"),  # differences 2, -2, 0: 4.303 x 2/sqrt(3)
+    ],
+)
+def test_another_result_reads_differently(shifted: tuple[float, ...], said: str, tmp_path: Path) -> None:
+    found = sweep(run({"init": "kaiming"}, EVEN), run({"init": "other"}, shifted, shift=0.5))
+    text = write(found, tmp_path).text.replace("\N{NO-BREAK SPACE}", " ")
+    assert f"taking 0.5 off the activation (other) {said}" in text
+    best = "other" if shifted == HIGHER else "kaiming"
+    assert f"best is {best}" in text
+
+
+def test_replicas_that_diverge_are_said_and_set_apart(tmp_path: Path) -> None:
+    found = sweep(run({"init": "kaiming"}, EVEN), run({"init": "wild"}, (0.9, 0.9, 0.1), diverged=1))
+    view = View(found)
+    assert words.verdicts(view, "")["diverged"] == ["wild"]
+    assert list(view.steps("wild", "", "val/loss")["mean"]) == [0.01, 0.005]  # of the two that are left
+    assert list(view.steps("wild", "", "val/accuracy")["mean"]) == pytest.approx([0.45, 0.9])
+    text = write(found, tmp_path).text.replace("\N{NO-BREAK SPACE}", " ")
+    assert "Replicas that diverge, end as nan and guess: 1 of 3 of wild." in text
+    assert "nan ±" not in text
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        run({"init": "kaiming"}),
+        run({"init": "kaiming"}, (0.9,)),
+        run({"init": "kaiming"}, hidden=0),
+        run({"init": "kaiming"}, (0.1, 0.1), diverged=2, hidden=4),
+        run({"init": "kaiming"}, inputs=15),
+        sweep(run({"init": "a"}, (0.9, 0.8)), run({"init": "b"}, (0.9,))),
+        sweep(run({"init": "a", "model.hidden": "[]"}, hidden=0), run({"init": "a", "model.hidden": "[5]"})),
+        sweep(*(run({"init": "a", "seed": str(seed)}) for seed in range(5))),
+        sweep(*(run({"init": init, "seed": str(seed)}) for init in "ab" for seed in range(5))),
+        sweep(run({"init": "a", "seed": "0"}), run({"init": "b", "optimizer.lr": "0.1"})),
+    ],
+    ids=[
+        "one run",
+        "one replica",
+        "no hidden layer",
+        "nothing but nan",
+        "no square images",
+        "unequal replicas",
+        "some with hidden layers",
+        "many seeds",
+        "many settings",
+        "overrides that differ",
+    ],
+)
+def test_any_sweep_has_a_report(found: results.Results, tmp_path: Path) -> None:
+    page = write(found, tmp_path)
+    assert "What to conclude" in page.text
+    assert len(page.images) >= 4
+
+
+def test_variants_and_settings(two_settings: results.Results) -> None:
+    view = View(two_settings)
+    assert (view.variants, view.settings) == (["kaiming", "normal", "shifted"], ["model=shallow", "model=deep"])
+    assert view.run["shifted", "model=deep"] == "init=shifted,model=deep"
+    assert view.pair("model=deep") == ["kaiming", "shifted"]
+
+    view = View(sweep(*(run({"init": "kaiming", "seed": str(seed)}) for seed in range(2))))
+    assert (view.variants, view.settings) == (["seed=0", "seed=1"], [""])
+
+    many = View(sweep(*(run({"init": init, "seed": str(seed)}) for init in "ab" for seed in range(5))))
+    assert (len(many.variants), many.settings) == (10, [""])
+    assert many.variants[0] == "init=a, seed=0"
+
+
+def test_differences_are_paired() -> None:
+    """Of replicas 0.95 - 0.90, 0.97 - 0.92, ...: 0.05 without spread, where the unpaired intervals are 0.025 wide."""
+    view = View(sweep(run({"init": "kaiming"}, EVEN), run({"init": "other"}, HIGHER)))
+    difference = view.difference("other", "", "test/accuracy")
+    assert difference == pytest.approx((0.05, 0), abs=1e-12)
+    assert view.difference("kaiming", "", "test/accuracy") is None
+
+
+def test_gradients_theory_starts_at_the_output_and_follows_the_ratios() -> None:
+    """5 units, Kaiming's 2/5: a ratio of 1 between hidden layers; below the output of 10 units 10 x 2/5 / 2 = 2."""
+    view = View(run({"init": "kaiming"}, hidden=3))
+    found = view.gradients("kaiming", "") if "kaiming" in view.variants else view.gradients("init=kaiming", "")
+    output = 0.45 * 0.8**4
+    assert list(found["theory"]) == pytest.approx([output * np.sqrt(2)] * 3)
+    assert list(found["mean"]) == pytest.approx([0.45 * 0.8, 0.45 * 0.8**2, 0.45 * 0.8**3])
+
+
+def test_growth_of_a_geometric_series() -> None:
+    assert growth(pd.Series([3.0, 1.5, 0.75, 0.375])) == pytest.approx(0.5, rel=1e-12)
+    assert np.isnan(growth(pd.Series([1.0, 2.0])))
+    assert np.isnan(growth(pd.Series([1.0, np.inf, 2.0])))

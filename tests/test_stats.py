@@ -41,6 +41,24 @@ def test_each_statistic_is_what_its_name_says(layer: stats.Layer) -> None:
     assert "layer2/dead_fraction" not in values  # the last layer is linear: no unit of it is off
 
 
+def test_histogram_counts_every_value() -> None:
+    """numpy's, with what lies beyond the ends counted at them; a shifted ReLU's floor is the edge of a bin."""
+    a = torch.randn(3, 40, 50, generator=torch.Generator().manual_seed(0)) * 4
+    edges = np.linspace(stats.LOW, stats.HIGH, stats.BINS + 1)
+    expected, _ = np.histogram(a.clamp(stats.LOW, stats.HIGH).numpy(), edges)
+    assert stats.histogram(a).tolist() == expected.tolist()
+    assert stats.histogram(a).sum() == a.numel()
+    floor = int((-0.5 - stats.LOW) / (stats.HIGH - stats.LOW) * stats.BINS)
+    assert stats.histogram(torch.full((2, 3, 4), -0.5))[floor] == 24
+
+
+def test_of_nan_there_is_no_telling_what_is_active(layer: stats.Layer) -> None:
+    layer.z[1, 2, 3] = torch.nan
+    values = stats.measure([layer, layer])
+    for name in ("layer1/dead_fraction", "layer1/inactive_fraction"):
+        assert values[name].isnan().tolist() == [False, True, False]
+
+
 def test_update_ratio_of_plain_sgd(layer: stats.Layer) -> None:
     """W' = W - lr gW: the ratio is lr std(gW) / std(W)."""
     ratio = stats.update_ratio(layer.W, layer.W - 0.1 * layer.gW)

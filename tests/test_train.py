@@ -150,7 +150,13 @@ def leaves(node: object, path: str = "") -> Iterator[str]:
 
 def test_artifacts(sweep: tuple[Run, list[Run]], client: MlflowClient) -> None:
     parent, (job, _) = sweep
-    assert artifacts(client, job) == {"checkpoints", "config.yaml", "replicas.csv"}
+    assert artifacts(client, job) == {
+        "checkpoints",
+        "config.yaml",
+        "replicas.csv",
+        "tensors.safetensors",
+        "theory.json",
+    }
     assert artifacts(client, job, "checkpoints") == {"checkpoints/best.ckpt", "checkpoints/last.ckpt"}
     last = torch.load(client.download_artifacts(job.info.run_id, "checkpoints/last.ckpt"), weights_only=True)
     assert last["global_step"] == 50_000 // 64
@@ -159,6 +165,38 @@ def test_artifacts(sweep: tuple[Run, list[Run]], client: MlflowClient) -> None:
     assert sorted(comparison["init"]) == ["kaiming", "shifted_relu"]
     assert comparison["test/accuracy"].is_monotonic_decreasing
     assert comparison.set_index("init")["test/accuracy"]["kaiming"] == pytest.approx(job.data.metrics["test/accuracy"])
+    assert {"figures", "index.html"} < artifacts(client, parent)
+    assert "figures/final_accuracy.png" in artifacts(client, parent, "figures")
+
+
+def test_a_report_from_the_id_of_a_sweep_or_from_its_folder(
+    sweep: tuple[Run, list[Run]], client: MlflowClient, project: Path
+) -> None:
+    """The page that the sweep left, to the byte; from the id, everything comes out of the store."""
+    parent, (job, _) = sweep
+    page = Path(client.download_artifacts(parent.info.run_id, "index.html")).read_bytes()
+    by_id = report(project, parent.info.run_id)
+    assert f"copied to the artifacts of run {parent.info.run_id}" in by_id.stdout
+    folder = Path("multirun", parent.info.run_id)
+    assert (project / folder / "report" / "index.html").read_bytes() == page
+    assert "another" in report(project, str(folder), "another").stdout
+    assert (project / "another" / "index.html").read_bytes() == page
+
+    for what, message in {
+        job.info.run_id: "is no sweep: it has no finished jobs nested under it",
+        "0" * 32: f"mlflow.db holds no run {'0' * 32}",
+        "nowhere": "nowhere is neither a folder nor the id of a run",
+        "conf": "conf holds no replicas.csv, which a sweep leaves in its folder",
+    }.items():
+        done = report(project, what, check=False)
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: ")
+        assert done.stderr.count("\n") == 1
+        assert message in done.stderr
+
+
+def report(project: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    return command([sys.executable, "-m", "initlab.report", *arguments], project, check=check)
 
 
 def test_the_data_set_is_the_runs_input(sweep: tuple[Run, list[Run]], project: Path) -> None:
@@ -188,7 +226,7 @@ def test_same_seed_twice_is_bitwise_the_same(sweep: tuple[Run, list[Run]], clien
 
 def test_models_and_losses(train: Train, client: MlflowClient) -> None:
     """Eight hidden layers, and the lesson's squared error, train too: better than guessing after one epoch."""
-    train("-m", "model=shallow,deep", "loss=cross_entropy,mse", *SMOKE)
+    train("-m", "model=shallow,deep", "loss=cross_entropy,mse", "hydra.callbacks.record.report=false", *SMOKE)
     found = {
         (model, loss): run.data.metrics
         for run in runs(client, "tags.overrides LIKE '%model=%'")
@@ -299,7 +337,7 @@ def test_a_failed_job_fails_its_sweep_but_not_the_others(client: MlflowClient, t
     assert "test/accuracy.ci95" not in job.data.metrics  # one replica has no interval
     parent = client.get_run(job.data.tags["mlflow.parentRunId"])
     assert parent.info.status == "FAILED"
-    assert "comparison.csv" in artifacts(client, parent)
+    assert "comparison.csv" in artifacts(client, parent)  # of the job that did finish
 
 
 def test_parallel_first_starts_on_a_fresh_store(tmp_path: Path) -> None:

@@ -26,7 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     lesson = pd.read_csv(chosen.lesson) if chosen.lesson is not None else None
     sweep = Path(chosen.sweep)
-    if not sweep.is_dir() and re.fullmatch("[0-9a-f]{32}", chosen.sweep):
+    if not sweep.is_dir():
+        if not re.fullmatch("[0-9a-f]{32}", chosen.sweep):
+            raise ValueError(f"{sweep} is neither a folder nor the id of a run")
         from initlab import track
 
         sweep = Path("multirun", chosen.sweep)

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from initlab.report import look
 from initlab.report.look import DARK, GREY, SERIES, SHADES, WIDTH
@@ -22,15 +22,20 @@ def draw(view: View, lesson: pd.DataFrame | None) -> Iterator[tuple[str, Figure]
     """Every figure that there is the data for, under its file's name."""
     with matplotlib.rc_context(look.STYLE):
         yield "overview", overview(view)
-        yield "activation_std", by_depth(view, "act_std", "standard deviation of activations", (1e-3, 1e2), log=True)
-        yield "activation_mean", by_depth(view, "act_mean", "mean of activations", (-1, 3), log=False)
-        yield "gradients", by_depth(view, "delta_std", "standard deviation of dL/dz", (3e-5, 1e2), log=True)
+        if view.deepest():
+            yield (
+                "activation_std",
+                by_depth(view, "act_std", "standard deviation of activations", (1e-3, 1e2), log=True),
+            )
+            yield "activation_mean", by_depth(view, "act_mean", "mean of activations", (-1, 3), log=False)
+            yield "gradients", by_depth(view, "delta_std", "standard deviation of dL/dz", (3e-5, 1e2), log=True)
+            yield "inactive", inactive(view)
         yield "final_accuracy", final_accuracy(view)
         yield "accuracy_curves", curves(view, "val/accuracy", "validation accuracy, %")
         yield "loss_curves", curves(view, "train/loss", "training loss")
         for number, setting in enumerate(view.settings, start=1):
-            yield f"histograms_{number}", histograms(view, setting)
-        yield "inactive", inactive(view)
+            if view.deepest(setting):
+                yield f"histograms_{number}", histograms(view, setting)
         if view.side is not None:
             yield "weights", weights(view, view.side)
         if lesson is not None:
@@ -39,8 +44,8 @@ def draw(view: View, lesson: pd.DataFrame | None) -> Iterator[tuple[str, Figure]
 
 def overview(view: View) -> Figure:
     """The deepest setting at a glance: the scale of activations by layer; accuracy, by size of the first gradient."""
-    setting = max(view.settings, key=lambda s: max(view.hidden(v, here) for v, here in view.run if here == s))
-    size = {v: view.layers(v, s, "grad_std")["mean"].iloc[0] for v, s in view.run if s == setting}
+    setting = max(view.settings, key=view.deepest)
+    size = {v: view.first_gradient(v, s) for v, s in view.run if s == setting}
     figure = Figure(figsize=(WIDTH, 1.3 + 0.24 * len(size)), layout="constrained")
     left, right = figure.subplots(1, 2)
     ends = {}
@@ -56,8 +61,9 @@ def overview(view: View) -> Figure:
         right.plot(accuracies, y + np.linspace(-0.2, 0.2, len(accuracies)), "o", color=GREY, markersize=3)
         marker = "D" if view.diverged(variant, setting) else "o"
         right.plot(accuracies.mean(), y, marker, color=SERIES[0]["color"], markersize=6)
-    left.set_yscale("log")
-    look.label_ends(left, ends)
+    look.log_scale([left])
+    if ends:
+        look.label_ends(left, ends)
     look.stretch_near_100(right, "x")
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.set_yticks(range(len(size)), [f"{v}  {look.power_of_ten(size[v])}" for v in ordered])
@@ -86,10 +92,9 @@ def by_depth(view: View, name: str, label: str, limits: tuple[float, float], *, 
         if not drawn.all():
             beyond = found["mean"][~drawn].iloc[-1 if name != "delta_std" else 0]
             look.note(axes, number, setting, f"to {look.power_of_ten(beyond)}", style["color"])
+    if log:
+        look.log_scale(panels.values())
     for axes in panels.values():
-        if log:
-            axes.set_yscale("log")
-            axes.yaxis.set_major_locator(LogLocator(numticks=6))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         bottom, top = axes.get_ylim()
         axes.set_ylim(max(low, bottom), min(high, top))
@@ -118,11 +123,11 @@ def curves(view: View, name: str, label: str) -> Figure:
         if diverged := view.diverged(variant, setting):
             replicas = len(view.replicas(variant, setting, name))
             look.note(axes, number, setting, f"{diverged} of {replicas} diverged", color)
-    for axes in panels.values():
-        if scale == 100:
+    if scale == 100:
+        for axes in panels.values():
             look.stretch_near_100(axes, "y")
-        else:
-            axes.set_yscale("log")
+    else:
+        look.log_scale(panels.values())
     handles = _settings(view)
     if len(view.variants) > 1:
         handles[f"{view.reference}, in every panel"] = Line2D([], [], color=GREY, linewidth=0.8)
@@ -162,7 +167,7 @@ def final_accuracy(view: View) -> Figure:
 
 def histograms(view: View, setting: str) -> Figure:
     """Activations over training, a strip a layer: the reference beside a variant of another shift."""
-    chosen = view.pair(setting)
+    chosen = [variant for variant in view.pair(setting) if view.hidden(variant, setting)]
     layers = max(view.hidden(variant, setting) for variant in chosen)
     figure = Figure(figsize=(WIDTH, 0.7 + 1.05 * layers), layout="constrained")
     grid = figure.subplots(layers, len(chosen), squeeze=False, sharex=True, sharey=True)
@@ -194,13 +199,13 @@ def inactive(view: View) -> Figure:
             color = SHADES(0.9 * (layer - 1) / (layers - 1)) if layers > 1 else DARK
             line = SERIES[number]["linestyle"]
             axes.plot(found["step"] / 1000, 100 * found["mean"], color=color, linestyle=line, linewidth=1)
-        look.note(axes, number, setting, f"{100 * view.dead(variant, setting):.0f} % dead", DARK)
+        if layers:
+            look.note(axes, number, setting, f"{100 * view.dead(variant, setting):.0f} % dead", DARK)
         axes.set_ylim(0, 100)
     handles = _settings(view, DARK)
-    deepest = max(view.hidden(variant, setting) for variant, setting in view.run)
-    if deepest > 1:
+    if view.deepest() > 1:
         handles["layer 1"] = Line2D([], [], color=SHADES(0.0))
-        handles[f"layer {deepest}"] = Line2D([], [], color=SHADES(0.9))
+        handles[f"layer {view.deepest()}"] = Line2D([], [], color=SHADES(0.9))
     look.legend(figure, handles)
     return figure
 

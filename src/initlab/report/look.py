@@ -4,7 +4,7 @@ A panel is a variant, always in the same place; a series is a setting, told apar
 that grey paper and colour-blind eyes lose nothing.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from io import BytesIO, StringIO
 from math import ceil
 from typing import Any, Literal
@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from initlab.report.view import View
 
@@ -131,6 +132,14 @@ def power_of_ten(value: float) -> str:
     """1234 -> 1 x 10^3, as mathtext."""
     mantissa, exponent = f"{value:.0e}".split("e")
     return rf"${mantissa} \times 10^{{{int(exponent)}}}$"
+
+
+def log_scale(panels: Iterable[Axes]) -> None:
+    """A logarithmic y axis, common to the panels, if there is anything positive to be seen on it."""
+    panels = list(panels)
+    if any(np.isfinite(axes.dataLim.minposy) for axes in panels):
+        panels[0].set_yscale("log")
+        panels[0].yaxis.set_major_locator(LogLocator(numticks=6))
 
 
 def stretch_near_100(axes: Axes, axis: Literal["x", "y"]) -> None:

@@ -31,7 +31,7 @@ def render(view: View, figures: dict[str, str], lesson: pd.DataFrame | None) -> 
         accuracies={setting: _accuracies(view, setting) for setting in view.settings},
         reference=view.reference,
         figures={name: b64encode(svg.encode()).decode() for name, svg in figures.items()},
-        lesson=None if lesson is None else lesson.fillna(""),
+        lesson=None if lesson is None else lesson.astype(object).where(lesson.notna(), ""),
         verdicts=[] if lesson is None else words.lesson(lesson),
     )
 

@@ -52,6 +52,10 @@ class View:
         """How many hidden layers there are."""
         return len(self.config(variant, setting)["model"]["hidden"])
 
+    def deepest(self, setting: str | None = None) -> int:
+        """The most hidden layers that a run has, of one setting or of all."""
+        return max(self.hidden(v, s) for v, s in self.run if setting in (None, s))
+
     def shift(self, variant: str, setting: str) -> float:
         """What the activation takes off."""
         return float(self.config(variant, setting)["init"]["activation"]["shift"])
@@ -94,9 +98,8 @@ class View:
     def dead(self, variant: str, setting: str) -> float:
         """Share of hidden units that no probe image makes active, as last measured where it could be."""
         layers = range(1, self.hidden(variant, setting) + 1)
-        return float(
-            np.mean([self.steps(variant, setting, f"layer{n}/dead_fraction")["mean"].iloc[-1] for n in layers])
-        )
+        last = [self.steps(variant, setting, f"layer{n}/dead_fraction")["mean"].iloc[-1:] for n in layers]
+        return float(pd.concat(last).mean()) if last else np.nan
 
     def layers(self, variant: str, setting: str, name: str) -> pd.DataFrame:
         """A statistic of each hidden layer at step 0: columns layer, mean, ci95, theory (nan where there is none)."""
@@ -112,6 +115,10 @@ class View:
         ratios = np.array([expected[f"layer{n}/backward_ratio"] for n in found["layer"]])
         found["theory"] = start[f"layer{len(found) + 1}/delta_std"] * np.sqrt(ratios[::-1].cumprod()[::-1])
         return found
+
+    def first_gradient(self, variant: str, setting: str) -> float:
+        """Standard deviation of dL/dW of the first layer, at step 0, mean over replicas."""
+        return float(self._start(variant, setting)[0]["layer1/grad_std"])
 
     def pair(self, setting: str) -> list[str]:
         """The reference and the first variant whose activation has another shift; else the first two there are."""

@@ -120,7 +120,9 @@ def inside(view: View) -> list[str]:
     """Dead units, and what the shift does to the mean of activations."""
     paragraphs = []
     for setting in view.settings:
-        dead = {v: view.dead(v, s) for v, s in view.run if s == setting}
+        dead = {v: view.dead(v, s) for v, s in view.run if s == setting and view.hidden(v, s)}
+        if not dead:
+            continue
         most = max(dead, key=lambda v: dead[v])
         share = f"the largest share of dead units, active on no image of the probe, is {most}'s: {100 * dead[most]:.1f}"
         text = _with(setting, f"{share}{SPACE}%." if dead[most] > 0 else "no unit is dead at the end.")
@@ -201,7 +203,7 @@ def _late(view: View, setting: str) -> Iterator[str]:
 
 def _cause(view: View, setting: str, diverged: Sequence[str]) -> Iterator[str]:
     """Whether those that diverge are those with the largest gradients."""
-    size = {v: view.layers(v, s, "grad_std")["mean"].iloc[0] for v, s in view.run if s == setting}
+    size = {v: view.first_gradient(v, s) for v, s in view.run if s == setting}
     rest = [size[v] for v in size if v not in diverged]
     if diverged and rest:
         least, most = min(size[v] for v in diverged), max(rest)
