@@ -100,8 +100,8 @@ class Record(Callback):
                 sweep.tag_results(results.digest(self.folder))
                 print(f"\n{report.comparison(found)}")
                 if self.report:
-                    report.write(found, self.folder / "report")
-                    sweep.keep(self.folder / "report")
+                    names = report.write(found, self.folder / "report")
+                    sweep.keep(self.folder / "report", names)
                     print(f"report: {self.folder / 'report' / 'index.html'}")
         except BaseException:
             self.status = "FAILED"

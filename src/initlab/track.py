@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -131,9 +131,9 @@ class Sweep:
         """Notes the digest of the results, by which `attach` finds the run."""
         self.client.set_tag(self.run_id, DIGEST, digest)
 
-    def keep(self, folder: Path) -> None:
-        """Copies a folder's files into the run's artifacts."""
-        self.client.log_artifacts(self.run_id, str(folder))
+    def keep(self, folder: Path, names: Sequence[str]) -> None:
+        """Copies these files of a folder into the run's artifacts."""
+        _keep(self.client, self.run_id, folder, names)
 
     def finish(self, status: str) -> None:
         """Ends the run."""
@@ -155,15 +155,21 @@ def collect(uri: str, run_id: str) -> results.Results:
     return found
 
 
-def attach(uri: str, folder: Path, *, digest: str) -> str | None:
-    """Copies a report into the artifacts of the newest sweep with these results; returns its id, if there is one."""
+def attach(uri: str, folder: Path, names: Sequence[str], *, digest: str) -> str | None:
+    """Copies files into the artifacts of the newest sweep with these results; returns its id, if there is one."""
     client = store.client(uri)
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     found = client.search_runs(experiments, f"tags.`{DIGEST}` = '{digest}'", max_results=1)
     if not found:
         return None
-    client.log_artifacts(found[0].info.run_id, str(folder))
+    _keep(client, found[0].info.run_id, folder, names)
     return found[0].info.run_id
+
+
+def _keep(client: MlflowClient, run_id: str, folder: Path, names: Sequence[str]) -> None:
+    for name in names:
+        within = str(Path(name).parent)
+        client.log_artifact(run_id, str(folder / name), None if within == "." else within)
 
 
 def _results(client: MlflowClient, experiment_id: str, parent_id: str) -> results.Results | None:

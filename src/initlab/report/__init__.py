@@ -14,8 +14,11 @@ def comparison(results: Results) -> str:
     return tables.tables(results.replicas)["comparison.md"]
 
 
-def write(results: Results, folder: Path, lesson: pd.DataFrame | None = None) -> None:
-    """Writes tables, figures/*.png, overview.svg and index.html into `folder`. lesson: what `initlab.lesson` makes."""
+def write(results: Results, folder: Path, lesson: pd.DataFrame | None = None) -> list[str]:
+    """Writes tables, figures/*.png, overview.svg and index.html into `folder`; returns their names there.
+
+    lesson: the table that `initlab.lesson` makes.
+    """
     view = View(results)
     drawn = dict(figures.draw(view, lesson))
     vectors = {name: look.svg(figure) for name, figure in drawn.items()}
@@ -26,3 +29,4 @@ def write(results: Results, folder: Path, lesson: pd.DataFrame | None = None) ->
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return list(files)

@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,16 +35,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sweep = Path("multirun", chosen.sweep)
         results.save(track.collect(chosen.tracking_uri, chosen.sweep), sweep)
     folder = chosen.folder or sweep / "report"
-    report.write(results.load(sweep), folder, lesson)
+    names = report.write(results.load(sweep), folder, lesson)
+    if lesson is not None:
+        if chosen.lesson.resolve() != (folder / "lesson.csv").resolve():
+            shutil.copy(chosen.lesson, folder / "lesson.csv")
+        names.append("lesson.csv")
     print(f"report: {folder / 'index.html'}")
-    _attach(chosen.tracking_uri, folder, results.digest(sweep))
+    _attach(chosen.tracking_uri, folder, names, results.digest(sweep))
 
 
-def _attach(uri: str, folder: Path, digest: str) -> None:
+def _attach(uri: str, folder: Path, names: Sequence[str], digest: str) -> None:
     from initlab import store, track
 
     try:
-        run_id = track.attach(uri, folder, digest=digest)
+        run_id = track.attach(uri, folder, names, digest=digest)
     except store.TrackingError as error:
         print(f"not copied to MLflow: {error}")
     else:
