@@ -56,6 +56,7 @@ def run(
     config = {
         "replicas": replicas,
         "model": {"hidden": [5] * hidden},
+        "seed": int(overrides.get("seed", 0)),
         "data": {"folder": "data/normalized/mnist", "batch_size": 64},
         "trainer": {"max_epochs": 2},
         "optimizer": {"_target_": "torch.optim.SGD", "lr": 0.05},

@@ -48,6 +48,7 @@ def test_every_printed_number_has_its_row(table: pd.DataFrame, source: str) -> N
 def test_what_is_a_function_of_the_data_agrees_to_the_printed_digits(table: pd.DataFrame) -> None:
     fixed = table[(table["source"] != "C") & table["low"].isna()]
     assert len(fixed) == 14
+    assert (fixed["printed"] == fixed["ours"]).sum() == 12
     assert set(fixed["verdict"]) == {"exact"}
     differing = fixed[fixed["printed"] != fixed["ours"]]
     assert list(differing["quantity"]) == ["training mean, normalised"] * 2
@@ -61,6 +62,7 @@ def test_the_table_in_git_is_of_a_thousand_draws_and_doubts_no_printed_number() 
     random = kept[kept["low"].notna() & (kept["source"] != "C")]
     assert random["percentile"].between(0.5, 99.5).all()
     verdicts = kept[kept["source"] == "C"].set_index("quantity")["verdict"]
+    assert verdicts["a shift of 0.5 makes the mean zero"] == "outside"  # it is near it
     assert verdicts["Kaiming's 2 restores the scale"] == "inside"
     assert verdicts["randn is uniform"] == "outside"
     assert verdicts["the shift changes the std"] == "outside"
@@ -107,6 +109,8 @@ def test_verdicts_can_fail() -> None:
     row = lesson.random("A", "q", "e", "0.25", drawn, 0.5)
     assert (row.verdict, row.low, row.high, row.percentile) == ("inside", 0.005, 0.995, 25.0)
     assert lesson.random("A", "q", "e", "0.004", drawn, 0.5).verdict == "outside"
+    assert lesson.expectation("q", "e", "0.51", drawn, 0.5).verdict == "inside"  # the mean's standard error is 0.009
+    assert lesson.expectation("q", "e", "0.53", drawn, 0.5).verdict == "outside"
     assert lesson.random("A", "q", "e", "0.996", drawn, 0.5).verdict == "outside"
     centred = torch.tensor([-1.0, 1.0])
     assert lesson.zero("A", "q", "e", "1e-8", centred, 1e-7, "").verdict == "exact"

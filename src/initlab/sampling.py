@@ -14,7 +14,7 @@ from initlab import init, mlp, mnist
 
 SEED = 0
 WIDTH = 50  # hidden units of the lesson's network
-DEPTH = 8  # hidden layers of model=deep
+DEPTH = 8  # hidden layers where a claim is about many
 STEPS, BATCH, CHECKED = 100, 64, 2000  # of training, where a number needs some; validation images it is checked on
 SLICE = 20, 1000  # replicas, images: what is multiplied at a time fits the cache
 RELU = mlp.Activation()

@@ -128,7 +128,7 @@ class Sweep:
         return _results(self.client, self.experiment_id, self.run_id)
 
     def tag_results(self, digest: str) -> None:
-        """Notes the digest of the results, by which `attach` finds the run."""
+        """Notes the digest of the results, by which `find` finds the run."""
         self.client.set_tag(self.run_id, DIGEST, digest)
 
     def keep(self, folder: Path, names: Sequence[str]) -> None:
@@ -155,15 +155,17 @@ def collect(uri: str, run_id: str) -> results.Results:
     return found
 
 
-def attach(uri: str, folder: Path, names: Sequence[str], *, digest: str) -> str | None:
-    """Copies files into the artifacts of the newest sweep with these results; returns its id, if there is one."""
+def attach(uri: str, folder: Path, names: Sequence[str], *, run_id: str) -> None:
+    """Copies files into the artifacts of a run."""
+    _keep(store.client(uri), run_id, folder, names)
+
+
+def find(uri: str, digest: str) -> str | None:
+    """The id of the newest sweep whose results have this digest, if there is one."""
     client = store.client(uri)
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     found = client.search_runs(experiments, f"tags.`{DIGEST}` = '{digest}'", max_results=1)
-    if not found:
-        return None
-    _keep(client, found[0].info.run_id, folder, names)
-    return found[0].info.run_id
+    return found[0].info.run_id if found else None
 
 
 def _keep(client: MlflowClient, run_id: str, folder: Path, names: Sequence[str]) -> None:
@@ -180,9 +182,10 @@ def _results(client: MlflowClient, experiment_id: str, parent_id: str) -> result
         order_by=["attributes.start_time ASC"],
         max_results=50000,
     )
+    newest = {job.info.run_name: job for job in jobs}  # a job that was run twice counts once
     tables, runs, tensors = [], {}, {}
-    for job in jobs:
-        name, overrides = job.info.run_name, json.loads(job.data.tags["overrides"])
+    for name, job in newest.items():
+        overrides = json.loads(job.data.tags["overrides"])
         swept = dict(item.lstrip("+~").partition("=")[::2] for item in overrides)
         with TemporaryDirectory() as folder:
             file = partial(client.download_artifacts, job.info.run_id, dst_path=folder)

@@ -12,6 +12,10 @@ import pandas as pd
 
 from initlab import report, results
 
+NEEDED = {"source", "quantity", "expression", "printed", "ours", "theory", "verdict", "low", "high", "percentile"}
+    ["source", "quantity", "expression", "printed", "ours", "theory", "verdict", "low", "high", "percentile", "note"]
+)
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Writes the report, and copies it into the artifacts of the sweep's parent run, if the tracking store has that."""
@@ -25,15 +29,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="MLflow's store (default: MLFLOW_TRACKING_URI, or else mlflow.db here)",
     )
     chosen = parser.parse_args(arguments)
-    lesson = pd.read_csv(chosen.lesson) if chosen.lesson is not None else None
-    sweep = Path(chosen.sweep)
+    lesson = _lesson(chosen.lesson) if chosen.lesson is not None else None
+    sweep, run_id = Path(chosen.sweep), None
     if not sweep.is_dir():
         if not re.fullmatch("[0-9a-f]{32}", chosen.sweep):
             raise ValueError(f"{sweep} is neither a folder nor the id of a run")
         from initlab import track
 
-        sweep = Path("multirun", chosen.sweep)
-        results.save(track.collect(chosen.tracking_uri, chosen.sweep), sweep)
+        run_id = chosen.sweep
+        sweep = Path("multirun", run_id)
+        results.save(track.collect(chosen.tracking_uri, run_id), sweep)
     folder = chosen.folder or sweep / "report"
     names = report.write(results.load(sweep), folder, lesson)
     if lesson is not None:
@@ -41,18 +46,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
             shutil.copy(chosen.lesson, folder / "lesson.csv")
         names.append("lesson.csv")
     print(f"report: {folder / 'index.html'}")
-    _attach(chosen.tracking_uri, folder, names, results.digest(sweep))
+    print(_attached(chosen.tracking_uri, folder, names, run_id, results.digest(sweep)))
 
 
-def _attach(uri: str, folder: Path, names: Sequence[str], digest: str) -> None:
+def _lesson(path: Path) -> pd.DataFrame:
+    table = pd.read_csv(path)
+    if not set(table.columns) >= NEEDED:
+        missing = ", ".join(sorted(NEEDED - set(table.columns)))
+        raise ValueError(f"{path} is not the lesson's table: it lacks {missing}")
+    return table
+
+
+def _attached(uri: str, folder: Path, names: Sequence[str], run_id: str | None, digest: str) -> str:
+    """Copies the report to the run, or to the newest one with these results; says where it went."""
     from initlab import store, track
 
     try:
-        run_id = track.attach(uri, folder, names, digest=digest)
+        run_id = run_id or track.find(uri, digest)
+        if run_id is None:
+            return "no sweep with these results is in MLflow"
+        track.attach(uri, folder, names, run_id=run_id)
     except store.TrackingError as error:
-        print(f"not copied to MLflow: {error}")
-    else:
-        print(f"copied to the artifacts of run {run_id}" if run_id else "no sweep with these results is in MLflow")
+        return f"not copied to MLflow: {error}"
+    return f"copied to the artifacts of run {run_id}"
 
 
 if __name__ == "__main__":

@@ -25,10 +25,10 @@ def draw(view: View, lesson: pd.DataFrame | None) -> Iterator[tuple[str, Figure]
         if view.deepest():
             yield (
                 "activation_std",
-                by_depth(view, "act_std", "standard deviation of activations", (1e-3, 1e2), log=True),
+                by_depth(view, "act_std", "standard deviation of activations", (0.03, 6), log=True),
             )
-            yield "activation_mean", by_depth(view, "act_mean", "mean of activations", (-1, 3), log=False)
-            yield "gradients", by_depth(view, "delta_std", "standard deviation of dL/dz", (3e-5, 1e2), log=True)
+            yield "activation_mean", by_depth(view, "act_mean", "mean of activations", (-1, 3.2), log=False)
+            yield "gradients", by_depth(view, "delta_std", "standard deviation of dL/dz", (5e-5, 2), log=True)
             yield "inactive", inactive(view)
         yield "final_accuracy", final_accuracy(view)
         yield "accuracy_curves", curves(view, "val/accuracy", "validation accuracy, %")
@@ -48,7 +48,7 @@ def overview(view: View) -> Figure:
     size = {v: view.first_gradient(v, s) for v, s in view.run if s == setting}
     figure = Figure(figsize=(WIDTH, 1.3 + 0.24 * len(size)), layout="constrained")
     left, right = figure.subplots(1, 2)
-    ends = {}
+    ends, everywhere = {}, []
     ordered = sorted(size, key=lambda v: size[v])
     for y, variant in enumerate(ordered):
         found = view.layers(variant, setting, "act_std")
@@ -58,15 +58,17 @@ def overview(view: View) -> Figure:
         if len(drawn):
             ends[variant] = (drawn["layer"].iloc[-1], drawn["mean"].iloc[-1])
         accuracies = 100 * view.replicas(variant, setting, "test/accuracy")
+        alive = 100 * view.survivors(variant, setting, "test/accuracy")
         right.plot(accuracies, y + np.linspace(-0.2, 0.2, len(accuracies)), "o", color=GREY, markersize=3)
-        marker = "D" if view.diverged(variant, setting) else "o"
-        right.plot(accuracies.mean(), y, marker, color=SERIES[0]["color"], markersize=6)
+        right.plot(alive.mean() if len(alive) else np.nan, y, "o", color=SERIES[0]["color"], markersize=6)
+        everywhere += [*accuracies]
     look.log_scale([left])
     if ends:
         look.label_ends(left, ends)
-    look.stretch_near_100(right, "x")
+    look.stretch_near_100(right, "x", everywhere)
+    left.set_xlim(0.5, max(view.deepest(setting), 1) + 0.5)
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
-    right.set_yticks(range(len(size)), [f"{v}  {look.power_of_ten(size[v])}" for v in ordered])
+    right.set_yticks(range(len(size)), [f"{look.wrapped(v)}  {look.power_of_ten(size[v])}" for v in ordered])
     left.set_title(look.titled("std of activations, by hidden layer", setting))
     right.set_title("test accuracy, %, by std of the first dL/dW")
     return figure
@@ -88,14 +90,15 @@ def by_depth(view: View, name: str, label: str, limits: tuple[float, float], *, 
         drawn = found["mean"].between(low, high)
         intervals = found["ci95"][drawn].fillna(0)
         dots = {"fmt": style["marker"], "color": style["color"], "markeredgecolor": "white", "markeredgewidth": 0.5}
-        axes.errorbar(x[drawn], found["mean"][drawn], intervals, elinewidth=1, **dots)
+        axes.errorbar(x[drawn], found["mean"][drawn], intervals, elinewidth=1, markersize=3.5, **dots)
         if not drawn.all():
             beyond = found["mean"][~drawn].iloc[-1 if name != "delta_std" else 0]
-            look.note(axes, number, setting, f"to {look.power_of_ten(beyond)}", style["color"])
+            look.note(axes, number, setting, f"to {look.power_of_ten(beyond)}")
     if log:
         look.log_scale(panels.values())
     for axes in panels.values():
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlim(0.5, view.deepest() + 0.7)
         bottom, top = axes.get_ylim()
         axes.set_ylim(max(low, bottom), min(high, top))
     handles = {}
@@ -122,10 +125,11 @@ def curves(view: View, name: str, label: str) -> Figure:
         axes.fill_between(x, mean - ci95, mean + ci95, color=color, alpha=0.25, linewidth=0)
         if diverged := view.diverged(variant, setting):
             replicas = len(view.replicas(variant, setting, name))
-            look.note(axes, number, setting, f"{diverged} of {replicas} diverged", color)
+            look.note(axes, number, setting, f"{diverged} of {replicas} diverged", top=scale == 1)
     if scale == 100:
+        everywhere = [v for key in view.run for v in 100 * view.steps(*key, name)["mean"]]
         for axes in panels.values():
-            look.stretch_near_100(axes, "y")
+            look.stretch_near_100(axes, "y", everywhere)
     else:
         look.log_scale(panels.values())
     handles = _settings(view)
@@ -145,7 +149,12 @@ def final_accuracy(view: View) -> Figure:
         best = view.replicas(ranked[-1], setting, "test/accuracy").mean()
         dots = {"fmt": style["marker"], "color": style["color"], "capsize": 3}
         for y, variant in enumerate(ranked):
-            values = 100 * view.replicas(variant, setting, "test/accuracy")
+            values = 100 * view.survivors(variant, setting, "test/accuracy")
+            if lost := view.diverged(variant, setting):
+                text = f"{lost} of {lost + len(values)} diverged"
+                right.text(0.01, y, text, transform=right.get_yaxis_transform(), va="center", fontsize=7)
+            if not len(values):
+                continue
             mean, ci95 = mean_ci95(values)
             if mean < 100 * best - 8:  # points that far off would squeeze the rest together
                 text = f"\N{BLACK LEFT-POINTING TRIANGLE} {mean:.1f}" + (f" ± {ci95:.1f}" if ci95 is not None else "")
@@ -157,7 +166,7 @@ def final_accuracy(view: View) -> Figure:
             if difference is not None:
                 right.errorbar(100 * difference[0], y, xerr=100 * difference[1], **dots)
         for axes in (left, right):
-            axes.set_yticks(range(len(ranked)), ranked)
+            axes.set_yticks(range(len(ranked)), [look.wrapped(variant) for variant in ranked])
             axes.set_ylim(-0.6, len(ranked) - 0.4)
         right.axvline(0, color="#555555", linewidth=0.8)
         left.set_title(f"{setting}: test accuracy, %" if setting else "test accuracy, %")
@@ -183,7 +192,7 @@ def histograms(view: View, setting: str) -> Figure:
             axes.set_facecolor(SHADES(0.0))
             axes.grid(visible=False)
             axes.set_ylabel(f"layer {layer}")
-        column[0].set_title(look.titled(variant, setting))
+        column[0].set_title(look.wrapped(look.titled(variant, setting)))
         column[-1].set_xlabel("thousand steps")
     figure.colorbar(mesh, ax=grid, label="% of activations", shrink=min(1, 3 / layers), pad=0.01)
     return figure
@@ -199,8 +208,8 @@ def inactive(view: View) -> Figure:
             color = SHADES(0.9 * (layer - 1) / (layers - 1)) if layers > 1 else DARK
             line = SERIES[number]["linestyle"]
             axes.plot(found["step"] / 1000, 100 * found["mean"], color=color, linestyle=line, linewidth=1)
-        if layers:
-            look.note(axes, number, setting, f"{100 * view.dead(variant, setting):.0f} % dead", DARK)
+        if np.isfinite(view.dead(variant, setting)):
+            look.note(axes, number, setting, f"{100 * view.dead(variant, setting):.0f} % dead")
         axes.set_ylim(0, 100)
     handles = _settings(view, DARK)
     if view.deepest() > 1:

@@ -4,9 +4,10 @@ A panel is a variant, always in the same place; a series is a setting, told apar
 that grey paper and colour-blind eyes lose nothing.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import BytesIO, StringIO
 from math import ceil
+from textwrap import fill
 from typing import Any, Literal
 
 import matplotlib
@@ -77,7 +78,7 @@ def panels(view: View, x: str, y: str) -> tuple[Figure, dict[str, Axes]]:
         for axes in grid[rows - 2, len(found) - columns * (rows - 1) :]:
             axes.tick_params(labelbottom=True)
     for variant, axes in found.items():
-        axes.set_title(variant)
+        axes.set_title(wrapped(variant))
     figure.supxlabel(x, fontsize=8)
     figure.supylabel(y, fontsize=8)
     return figure, found
@@ -91,16 +92,16 @@ def series(view: View, found: dict[str, Axes]) -> Iterator[tuple[str, Axes, int,
                 yield variant, axes, number, setting
 
 
-def note(axes: Axes, number: int, setting: str, text: str, color: str) -> None:
-    """A few words on one setting in a panel's lower right corner, a line each."""
+def note(axes: Axes, number: int, setting: str, text: str, *, top: bool = False) -> None:
+    """A few words on one setting in a panel's lower (or upper) right corner, a line each."""
     axes.text(
         0.98,
-        0.04 + 0.11 * number,
+        0.88 - 0.11 * number if top else 0.04 + 0.11 * number,
         f"{setting}: {text}" if setting else text,
         transform=axes.transAxes,
         ha="right",
         fontsize=7,
-        color=color,
+        color=DARK,
         bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5},
     )
 
@@ -121,7 +122,14 @@ def label_ends(axes: Axes, ends: Mapping[str, tuple[float, float]]) -> None:
     pushed_up = np.maximum.accumulate(y - steps) + steps
     pushed_down = np.minimum.accumulate((y - steps)[::-1])[::-1] + steps
     for name, at in zip(names, (pushed_up + pushed_down) / 2, strict=True):
-        axes.annotate(name, ends[name], xytext=(axes.get_xlim()[1], 10**at), va="center", annotation_clip=False)
+        place = (axes.get_xlim()[1] + 0.3, 10**at)
+        leader = {"arrowstyle": "-", "color": "#cccccc", "linewidth": 0.6, "shrinkB": 3}
+        axes.annotate(name, ends[name], xytext=place, va="center", annotation_clip=False, arrowprops=leader)
+
+
+def wrapped(name: str) -> str:
+    """A long name on several lines."""
+    return fill(name, 28)
 
 
 def titled(variant: str, setting: str) -> str:
@@ -142,16 +150,19 @@ def log_scale(panels: Iterable[Axes]) -> None:
         panels[0].yaxis.set_major_locator(LogLocator(numticks=6))
 
 
-def stretch_near_100(axes: Axes, axis: Literal["x", "y"]) -> None:
-    """A logit scale for per cent: 97 and 98 are as far apart as 2 and 3."""
-    set_scale, set_ticks, set_limits = (
-        (axes.set_xscale, axes.set_xticks, axes.set_xlim)
-        if axis == "x"
-        else (axes.set_yscale, axes.set_yticks, axes.set_ylim)
-    )
-    set_scale("function", functions=(_logit, _expit))
-    set_ticks([10, 50, 80, 90, 95, 98])
-    set_limits(5, 98.7)
+def stretch_near_100(axes: Axes, axis: Literal["x", "y"], values: Sequence[float]) -> None:
+    """A logit scale for per cent, as wide as the values need: 97 and 98 are as far apart as 2 and 3."""
+    low, high = min([10.0, *values]), max([95.0, *values])
+    limits = _expit(_logit(np.array([low, high])) + np.array([-0.6, 0.6]))
+    ticks = [tick for tick in (1, 10, 50, 80, 90, 95, 98, 99.5) if limits[0] < tick < limits[1]]
+    if axis == "x":
+        axes.set_xscale("function", functions=(_logit, _expit))
+        axes.set_xticks(ticks)
+        axes.set_xlim(*limits)
+    else:
+        axes.set_yscale("function", functions=(_logit, _expit))
+        axes.set_yticks(ticks)
+        axes.set_ylim(*limits)
 
 
 def _logit(percent: np.ndarray) -> np.ndarray:

@@ -3,7 +3,6 @@
 from base64 import b64encode
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
@@ -43,7 +42,11 @@ def _accuracies(view: View, setting: str) -> list[dict[str, str]]:
         row = {"variant": variant, "accuracy": words.accuracy(view, variant, setting)}
         row["difference"] = words.points(view.difference(variant, setting, ACCURACY))
         for name in ("val/loss", "train/loss"):
-            mean, ci95 = mean_ci95(view.replicas(variant, setting, name))
-            row[name] = f"{mean:.4f}" if ci95 is None or np.isnan(mean) else f"{mean:.4f} ± {ci95:.4f}"
+            alive = view.survivors(variant, setting, name)
+            if not len(alive):
+                row[name] = ""
+                continue
+            mean, ci95 = mean_ci95(alive)
+            row[name] = f"{mean:.4f}" + ("" if ci95 is None else f" ± {ci95:.4f}")
         rows.append(row)
     return rows

@@ -10,7 +10,7 @@ from initlab.report import tables
 from initlab.results import Results
 from initlab.stats import mean_ci95
 
-SERIES = 4  # settings that one panel can hold
+MOST_SETTINGS = 4  # that one panel can hold: as many as look.SERIES
 CHANCE = 0.1  # accuracy of guessing a digit
 ACCURACY = "test/accuracy"
 
@@ -28,10 +28,11 @@ class View:
         varied = _varied(results)
         others = [key for key in varied if key != "init"]
         settings = {run: self._label(run, others) for run in results.runs}
-        if "init" in varied and len(set(settings.values())) <= SERIES:
+        if "init" in varied and len(set(settings.values())) <= MOST_SETTINGS:
             variants = {run: str(record["overrides"].get("init")) for run, record in results.runs.items()}
         else:
-            variants, settings = {run: self._label(run, varied) or run for run in results.runs}, {}
+            alone = {run: str(record["overrides"].get("init", run)) for run, record in results.runs.items()}
+            variants, settings = {run: self._label(run, varied) or alone[run] for run in results.runs}, {}
         self.run = {(variants[run], settings.get(run, "")): run for run in results.runs}
         self.variants = list(dict.fromkeys(variant for variant, _ in self.run))
         self.settings = list(dict.fromkeys(setting for _, setting in self.run))
@@ -65,6 +66,11 @@ class View:
         rows = self.results.replicas[self.results.replicas["run"] == self.run[variant, setting]]
         return rows.loc[rows["step"] == rows["step"].max(), name].to_numpy()
 
+    def survivors(self, variant: str, setting: str, name: str) -> np.ndarray:
+        """Values after the last step of the replicas that have not diverged."""
+        values = self.replicas(variant, setting, name)
+        return values[np.isfinite(self.replicas(variant, setting, "val/loss"))]
+
     def diverged(self, variant: str, setting: str) -> int:
         """How many replicas end with a validation loss that is no number."""
         return int((~np.isfinite(self.replicas(variant, setting, "val/loss"))).sum())
@@ -77,15 +83,24 @@ class View:
     def difference(self, variant: str, setting: str, name: str) -> tuple[float, float] | None:
         """Mean and 95 % half-width of each replica's value minus the reference's same replica's: they share batches.
 
-        None where they can't be paired: no such run, another number of replicas, or one alone.
+        None where they can't be paired: no such run, other batches, another number of replicas, or one that diverges.
         """
-        if (self.reference, setting) not in self.run or variant == self.reference:
+        if variant == self.reference or not self.paired(variant, setting):
+            return None
+        if self.diverged(variant, setting) or self.diverged(self.reference, setting):
             return None
         ours, theirs = (self.replicas(v, setting, name) for v in (variant, self.reference))
         if len(ours) != len(theirs):
             return None
         mean, ci95 = mean_ci95(ours - theirs)
         return None if ci95 is None else (mean, ci95)
+
+    def paired(self, variant: str, setting: str) -> bool:
+        """Whether replica r of the run sees the batches that replica r of the reference sees."""
+        if (self.reference, setting) not in self.run:
+            return False
+        ours, theirs = (self.config(v, setting) for v in (variant, self.reference))
+        return (ours["seed"], ours["data"]) == (theirs["seed"], theirs["data"])
 
     def steps(self, variant: str, setting: str, name: str) -> pd.DataFrame:
         """A metric over training, of the replicas that have not diverged: columns step, mean, ci95 (nan if of one)."""
@@ -96,10 +111,10 @@ class View:
         return pd.DataFrame(found, columns=["step", "mean", "ci95"], dtype=float)
 
     def dead(self, variant: str, setting: str) -> float:
-        """Share of hidden units that no probe image makes active, as last measured where it could be."""
+        """Share of hidden units that no probe image makes active, after the last step; nan if no replica gets there."""
         layers = range(1, self.hidden(variant, setting) + 1)
-        last = [self.steps(variant, setting, f"layer{n}/dead_fraction")["mean"].iloc[-1:] for n in layers]
-        return float(pd.concat(last).mean()) if last else np.nan
+        ends = [self.survivors(variant, setting, f"layer{n}/dead_fraction") for n in layers]
+        return float(np.mean(ends)) if ends and ends[0].size else np.nan
 
     def layers(self, variant: str, setting: str, name: str) -> pd.DataFrame:
         """A statistic of each hidden layer at step 0: columns layer, mean, ci95, theory (nan where there is none)."""
@@ -138,8 +153,8 @@ class View:
 
 
 def growth(values: pd.Series) -> float:
-    """The factor a layer: exp of the slope of log(value) against depth, by least squares; nan below three layers."""
-    if len(values) < 3 or not (np.isfinite(values) & (values > 0)).all():
+    """The factor a layer: exp of the slope of log(value) against depth, by least squares; nan of a single layer."""
+    if len(values) < 2 or not (np.isfinite(values) & (values > 0)).all():
         return np.nan
     return float(np.exp(np.polyfit(np.arange(len(values)), np.log(values.to_numpy()), 1)[0]))
 

@@ -1,6 +1,7 @@
 """The report's sentences, written from the numbers it shows: another result reads differently."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from math import isfinite
 
 import pandas as pd
 
@@ -9,18 +10,23 @@ from initlab.stats import mean_ci95
 
 SPACE = "\N{NO-BREAK SPACE}"
 KEPT = 0.9, 1.1  # factors a layer that count as keeping the scale
+SETTLED = 0.97, 1.03  # and, over the later half of the layers, as having settled
 
 
 def lead(view: View) -> str:
-    """The result, a sentence a setting."""
+    """The result, a sentence or two a setting."""
     sentences = []
     for setting in view.settings:
         ranked = view.ranking(setting)
-        best, last = (f"{v}, at {accuracy(view, v, setting)} of the test images" for v in (ranked[0], ranked[-1]))
         same = verdicts(view, setting)["not told apart"]
-        rest = f"; {_count(len(same), 'variant')} can't be told from {view.reference}" if same else ""
-        sentence = f"best is {best}, last {last}{rest}." if len(ranked) > 1 else f"{best}."
-        sentences.append(_with(setting, sentence))
+        if same:
+            reference = f"{view.reference}, at {accuracy(view, view.reference, setting)} of the test images"
+            sentences.append(_with(setting, f"{_count(len(same), 'variant')} can't be told from {reference}."))
+            opening = "Best is"
+        else:
+            opening = _with(setting, "Best is")
+        best, last = (f"{variant}, {accuracy(view, variant, setting)}" for variant in (ranked[0], ranked[-1]))
+        sentences.append(f"{opening} {best}" + (f"; last is {last}." if len(ranked) > 1 else "."))
     return " ".join(sentences)
 
 
@@ -28,59 +34,91 @@ def method(view: View) -> list[str]:
     """What was run, from the runs' own configurations."""
     configs = [run["config"] for run in view.results.runs.values()]
     total = sum(config["replicas"] for config in configs)
-    variants, runs = _count(len(view.variants), "variant"), _count(len(configs), "run")
     shapes = {setting: _same(_shape(view, v, s) for v, s in view.run if s == setting) for setting in view.settings}
     widths = "; ".join(f"{setting} {shape}".strip() for setting, shape in shapes.items())
     optimizers = _same(config["optimizer"]["_target_"].rpartition(".")[2] for config in configs)
+    paired = all(view.paired(variant, setting) for variant, setting in view.run)
+    batches = (
+        "Replica r of every run sees the same batches in the same order, and where schemes scale one another's draws "
+        "it starts from the same random numbers: runs are compared replica by replica."
+        if paired
+        else "Runs of different seeds or data are not paired, and their difference has no interval."
+    )
     return [
-        f"{variants}, {runs} of {_same(c['replicas'] for c in configs)} replicas: {total} networks, each from its own "
-        f"draw. Widths: {widths}. Replica r of every run sees the same batches in the same order, so runs are compared "
-        f"replica by replica.",
+        f"{_count(len(view.variants), 'variant')}, {_count(len(configs), 'run')} of "
+        f"{_same(_count(c['replicas'], 'replica') for c in configs)}: {total} networks, each replica of a run from a "
+        f"draw of its own. Widths: {widths}.{f' {batches}' if len(configs) > 1 else ''}",
         f"Data: {_same(c['data']['folder'].rpartition('/')[2] for c in configs)}. {optimizers}, learning rate "
         f"{_same(c['optimizer']['lr'] for c in configs)}, batches of {_same(c['data']['batch_size'] for c in configs)}"
-        f", {_same(c['trainer']['max_epochs'] for c in configs)} epochs. Forward and backward are written by hand. "
-        f"A value is the mean over replicas; ± and bands are 95{SPACE}% t-intervals of that mean. Statistics are taken "
-        f"on a fixed probe of {_same(c['stats']['probe'] for c in configs)} validation images.",
+        f", {_same(_count(c['trainer']['max_epochs'], 'epoch') for c in configs)}. Forward and backward are written by "
+        f"hand. A value is the mean over replicas; ± and bands are 95{SPACE}% t-intervals of that mean. Statistics are "
+        f"taken on a fixed probe of {_same(c['stats']['probe'] for c in configs)} validation images.",
     ]
 
 
 def at_the_start(view: View) -> list[str]:
-    """Whether theory and measurement agree at step 0, and who keeps the scale."""
-    found = pd.concat([view.layers(*key, "act_std") for key in view.run]).dropna()
-    inside = int((abs(found["mean"] - found["theory"]) <= found["ci95"]).sum())
-    sentences = []
-    if len(found):
-        width = _same(w for run in view.results.runs.values() for w in run["config"]["model"]["hidden"])
-        sentences.append(
-            f"Of {len(found)} measured standard deviations of activations {inside} have theory within their 95{SPACE}% "
-            f"interval. Theory is that of infinitely wide layers; at width {width} a network's scale wanders from it, "
-            f"the more the deeper it is."
+    """How near theory is at step 0, and who keeps the scale."""
+    return [
+        _with(setting, sentence)
+        for setting in view.settings
+        for sentence in (*_nearness(view, setting), *_scale(view, setting))
+    ]
+
+
+def _nearness(view: View, setting: str) -> Iterator[str]:
+    """How far the measured scale of activations is from theory, in the first layer and in the last."""
+    found = {v: view.layers(v, s, "act_std").set_index("layer") for v, s in view.run if s == setting}
+    found = {variant: layers for variant, layers in found.items() if len(layers)}
+    if not found:
+        return
+    off = pd.concat([(layers["mean"] / layers["theory"] - 1).abs() for layers in found.values()]).groupby("layer").max()
+    text = f"Measured standard deviations of activations are within {_percent(off.iloc[0])} of theory in layer 1"
+    if len(off) > 1:
+        text += (
+            f", within {_percent(off.iloc[-1])} in layer {off.index[-1]}: theory is that of infinitely wide layers, "
         )
-    for setting in view.settings:
-        rates = {v: growth(view.layers(v, s, "act_std")["mean"]) for v, s in view.run if s == setting}
-        low, high = KEPT
-        groups = {
-            "keeps the scale of activations within a tenth a layer": [v for v, r in rates.items() if low <= r <= high],
-            "loses it": [v for v, r in rates.items() if r < low],
-            "blows it up": [v for v, r in rates.items() if r > high],
-        }
-        clauses = [f"{_list(variants)} {_verb(what, variants)}" for what, variants in groups.items() if variants]
-        if clauses:
-            sentences.append(_with(setting, f"{'; '.join(clauses)}."))
-    return sentences
+        text += "and a network of finite width wanders from it with depth"
+    first = {variant: layers["mean"].iloc[0] for variant, layers in found.items()}
+    low, high = min(first, key=lambda v: first[v]), max(first, key=lambda v: first[v])
+    yield f"{text}. Layer 1's are {first[low]:.2g} ({low})" + (
+        f" to {first[high]:.2g} ({high})." if low != high else "."
+    )
+
+
+def _scale(view: View, setting: str) -> Iterator[str]:
+    """What becomes of the scale from layer to layer."""
+    groups: dict[str, list[str]] = {
+        "kept within a tenth by": [],
+        "another, but soon kept, with": [],
+        "lost by": [],
+        "blown up by": [],
+    }
+    for variant, here in view.run:
+        std = view.layers(variant, here, "act_std")["mean"]
+        rate, late = growth(std), growth(std[len(std) // 2 :])
+        if here != setting or not rate > 0 or len(std) < 3:
+            continue
+        if KEPT[0] <= rate <= KEPT[1]:
+            groups["kept within a tenth by"].append(variant)
+        elif SETTLED[0] <= late <= SETTLED[1]:
+            groups["another, but soon kept, with"].append(variant)
+        else:
+            groups["lost by" if rate < 1 else "blown up by"].append(variant)
+    clauses = [f"{what} {_list(group)}" for what, group in groups.items() if group]
+    if clauses:
+        yield f"From layer to layer the scale of activations is {'; '.join(clauses)}."
 
 
 def growth_table(view: View, setting: str) -> pd.DataFrame | None:
-    """Factor a layer of the activations' std, forward, and of the gradient's, backward; None in shallow networks."""
+    """Layer 1's std of activations, the factor a layer forward, the gradient's backward; None if shallow."""
     rows = []
     for variant, here in view.run:
-        if here == setting:
+        if here == setting and view.hidden(variant, setting) > 2:
             forward, backward = view.layers(variant, setting, "act_std"), view.gradients(variant, setting)[::-1]
-            rows.append(
-                (variant, *(growth(found[column]) for found in (forward, backward) for column in ("mean", "theory")))
-            )
-    table = pd.DataFrame(rows, columns=["variant", "forward", "forward, theory", "backward", "backward, theory"])
-    return None if table.iloc[:, 1:].isna().all(axis=None) else table
+            factors = [growth(found[column]) for found in (forward, backward) for column in ("mean", "theory")]
+            rows.append((variant, forward["mean"].iloc[0], *factors))
+    columns = ["variant", "layer 1", "forward", "forward, theory", "backward", "backward, theory"]
+    return pd.DataFrame(rows, columns=columns) if rows else None
 
 
 def verdicts(view: View, setting: str) -> dict[str, list[str]]:
@@ -101,7 +139,7 @@ def learning(view: View) -> list[str]:
     paragraphs = []
     for setting in view.settings:
         best = view.ranking(setting)[0]
-        sentences = [_with(setting, f"{best} is best with {accuracy(view, best, setting)}.")]
+        sentences = [_with(setting, f"Best is {best} with {accuracy(view, best, setting)}.")]
         groups = verdicts(view, setting)
         compared = [f"{name}: {_list(group)}" for name, group in groups.items() if group and name != "diverged"]
         if compared:
@@ -120,14 +158,17 @@ def inside(view: View) -> list[str]:
     """Dead units, and what the shift does to the mean of activations."""
     paragraphs = []
     for setting in view.settings:
-        dead = {v: view.dead(v, s) for v, s in view.run if s == setting and view.hidden(v, s)}
+        dead = {v: view.dead(v, s) for v, s in view.run if s == setting}
+        dead = {variant: share for variant, share in dead.items() if isfinite(share)}
         if not dead:
             continue
         most = max(dead, key=lambda v: dead[v])
-        share = f"the largest share of dead units, active on no image of the probe, is {most}'s: {100 * dead[most]:.1f}"
-        text = _with(setting, f"{share}{SPACE}%." if dead[most] > 0 else "no unit is dead at the end.")
+        share = f"The largest share of dead units, active on no image of the probe, is {most}'s: {100 * dead[most]:.1f}"
+        text = _with(setting, f"{share}{SPACE}%." if dead[most] > 0 else "No unit is dead at the end.")
         first, *others = view.pair(setting)
         for other in others:
+            if not all(view.survivors(v, setting, "layer1/act_mean").size for v in (first, other)):
+                continue
             ours, theirs = (view.steps(v, setting, "layer1/act_mean")["mean"] for v in (other, first))
             text += (
                 f" Layer 1's mean activation is {ours.iloc[0]:.2f} with {other} and {theirs.iloc[0]:.2f} with {first} "
@@ -141,12 +182,14 @@ def lesson(table: pd.DataFrame) -> list[str]:
     """How the printed numbers and the claims stand."""
     printed, said = table[table["source"] != "C"], table[table["source"] == "C"]
     counts = printed["verdict"].value_counts()
+    agree = int((printed["printed"] == printed["ours"]).sum())
+    zeros = counts.get("exact", 0) - agree
     outside, refuted = printed[printed["verdict"] == "outside"], said[said["verdict"] == "outside"]
     doubt = f"outside: {_list(list(outside['expression']))}" if len(outside) else "none lies outside"
     claims = f"; these do not: {_list([f'“{quantity}”' for quantity in refuted['quantity']])}" if len(refuted) else ""
     return [
-        f"Of {len(printed)} printed numbers {counts.get('exact', 0)} are functions of the data and agree to the last "
-        f"printed digit, or the table says why they can't; {counts.get('inside', 0)} are random and lie in the central "
+        f"Of {len(printed)} printed numbers {agree} are functions of the data and agree to the last printed digit, "
+        f"{zeros} are zero but for float32's rounding, {counts.get('inside', 0)} are random and lie in the central "
         f"99{SPACE}% of our draws; {doubt}.",
         f"Of {len(said)} claims {len(said) - len(refuted)} hold{claims}.",
     ]
@@ -159,9 +202,12 @@ def conclusions(view: View) -> list[str]:
         learned = [v for v in view.ranking(setting) if not view.diverged(v, setting)]
         means = [100 * view.replicas(v, setting, ACCURACY).mean() for v in learned]
         if len(learned) > 1:
-            spread = f"{means[0] - means[-1]:.1f} percentage points lie between {learned[0]} and {learned[-1]}"
-            ends = f"the best and the last of {len(learned)} variants in which no replica diverges."
-            points.append(_with(setting, f"{spread}, {ends}"))
+            ends = (
+                f"{learned[0]} and {learned[-1]}, the best and the last of {len(learned)} variants without divergence"
+            )
+            points.append(
+                _with(setting, f"Between {ends}, lie {means[0] - means[-1]:.1f} percentage points of accuracy.")
+            )
         groups = verdicts(view, setting)
         points += [_with(setting, sentence) for sentence in _cause(view, setting, groups["diverged"])]
         first, *others = view.pair(setting)
@@ -171,15 +217,20 @@ def conclusions(view: View) -> list[str]:
             if change and difference is not None:
                 scores = f"{accuracy(view, other, setting)} against {accuracy(view, first, setting)}"
                 points.append(
-                    _with(setting, f"taking {change:g} off the activation ({other}) {_effect(difference)}: {scores}.")
+                    _with(setting, f"Taking {change:g} off the activation ({other}) {_effect(difference)}: {scores}.")
                 )
     return points
 
 
 def accuracy(view: View, variant: str, setting: str) -> str:
-    """Of the test images, 97.05 ± 0.11 %."""
-    mean, ci95 = mean_ci95(100 * view.replicas(variant, setting, ACCURACY))
-    return f"{mean:.2f}" + (f"{SPACE}±{SPACE}{ci95:.2f}" if ci95 is not None else "") + f"{SPACE}%"
+    """Of the test images, 97.05 ± 0.11 %; of the replicas that have not diverged, and how many have."""
+    alive, lost = view.survivors(variant, setting, ACCURACY), view.diverged(variant, setting)
+    count = f"{lost} of {lost + len(alive)} diverged"
+    if not len(alive):
+        return count
+    mean, ci95 = mean_ci95(100 * alive)
+    text = f"{mean:.2f}" + (f"{SPACE}±{SPACE}{ci95:.2f}" if ci95 is not None else "") + f"{SPACE}%"
+    return f"{text} ({count})" if lost else text
 
 
 def points(difference: tuple[float, float] | None) -> str:
@@ -190,7 +241,7 @@ def points(difference: tuple[float, float] | None) -> str:
 def _diverged(view: View, setting: str, variants: Sequence[str]) -> Iterator[str]:
     if variants:
         counts = [f"{view.diverged(v, setting)} of {len(view.replicas(v, setting, ACCURACY))} of {v}" for v in variants]
-        yield f"Replicas that diverge, end as nan and guess: {_list(counts)}."
+        yield f"Replicas that diverged to nan: {_list(counts)}."
 
 
 def _late(view: View, setting: str) -> Iterator[str]:
@@ -209,11 +260,11 @@ def _cause(view: View, setting: str, diverged: Sequence[str]) -> Iterator[str]:
         least, most = min(size[v] for v in diverged), max(rest)
         if least > most:
             yield (
-                f"replicas diverge of {_list(diverged)}: the variants whose first layer has the largest gradients at "
+                f"Replicas diverged of {_list(diverged)}: the variants whose first layer has the largest gradients at "
                 f"the start (standard deviation of dL/dW at least {least:.2g}, elsewhere at most {most:.2g})."
             )
         else:
-            yield f"replicas diverge of {_list(diverged)}; the size of the first gradients does not set them apart."
+            yield f"Replicas diverged of {_list(diverged)}; the size of the first gradients does not set them apart."
 
 
 def _effect(difference: tuple[float, float]) -> str:
@@ -229,8 +280,8 @@ def _shape(view: View, variant: str, setting: str) -> str:
 
 
 def _with(setting: str, text: str) -> str:
-    """The text, after its setting where there are several."""
-    return f"With {setting}: {text}" if setting else text
+    """A sentence, after its setting where there are several."""
+    return f"With {setting}: {text[:1].lower()}{text[1:]}" if setting else text
 
 
 def _same(values: Iterable[object]) -> str:
@@ -238,14 +289,12 @@ def _same(values: Iterable[object]) -> str:
     return " or ".join(dict.fromkeys(f"{value:g}" if isinstance(value, float) else str(value) for value in values))
 
 
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g}{SPACE}%"
+
+
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
-
-
-def _verb(phrase: str, subjects: Sequence[str]) -> str:
-    """The phrase, whose verb is in the singular, for these subjects: "loses it" -> "lose it"."""
-    verb, _, rest = phrase.partition(" ")
-    return phrase if len(subjects) == 1 else f"{verb.removesuffix('s')} {rest}"
 
 
 def _list(items: Sequence[str]) -> str:
