@@ -13,8 +13,6 @@ import pandas as pd
 from initlab import report, results
 
 NEEDED = {"source", "quantity", "expression", "printed", "ours", "theory", "verdict", "low", "high", "percentile"}
-    ["source", "quantity", "expression", "printed", "ours", "theory", "verdict", "low", "high", "percentile", "note"]
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
