@@ -178,7 +178,7 @@ def test_what_becomes_of_the_scale() -> None:
             found.replicas.loc[found.replicas["init"] == name, f"layer{layer}/act_std"] = value
     (_, text) = words.at_the_start(View(found))
     assert text == (
-        "From layer to layer the scale of activations is kept within a tenth by keeps; another, but soon kept, with "
+        "From layer to layer the scale of activations is kept within a tenth by keeps; soon kept at another value by "
         "settles; lost by loses; blown up by grows."
     )
     table = words.growth_table(View(found), "")

@@ -10,7 +10,7 @@ from initlab.stats import mean_ci95
 
 SPACE = "\N{NO-BREAK SPACE}"
 KEPT = 0.9, 1.1  # factors a layer that count as keeping the scale
-SETTLED = 0.97, 1.03  # and, over the later half of the layers, as having settled
+SETTLED = 0.93, 1.07  # and, over the later half of the layers, as having settled
 
 
 def lead(view: View) -> str:
@@ -89,7 +89,7 @@ def _scale(view: View, setting: str) -> Iterator[str]:
     """What becomes of the scale from layer to layer."""
     groups: dict[str, list[str]] = {
         "kept within a tenth by": [],
-        "another, but soon kept, with": [],
+        "soon kept at another value by": [],
         "lost by": [],
         "blown up by": [],
     }
@@ -101,7 +101,7 @@ def _scale(view: View, setting: str) -> Iterator[str]:
         if KEPT[0] <= rate <= KEPT[1]:
             groups["kept within a tenth by"].append(variant)
         elif SETTLED[0] <= late <= SETTLED[1]:
-            groups["another, but soon kept, with"].append(variant)
+            groups["soon kept at another value by"].append(variant)
         else:
             groups["lost by" if rate < 1 else "blown up by"].append(variant)
     clauses = [f"{what} {_list(group)}" for what, group in groups.items() if group]
