@@ -430,6 +430,29 @@ def test_a_deleted_experiment_is_named(tmp_path: Path) -> None:
         store.connect(uri, "gone")
 
 
+def test_a_store_survives_others_that_come_and_go(tmp_path: Path) -> None:
+    """A process that connects again while it writes, as a sweep does for each job; others write, and leave, meanwhile.
+
+    Were the database opened and closed other than by sqlite, its locks would be gone, and with them what is written.
+    """
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    code = (
+        "import sys; from initlab import store; "
+        "client, experiment = store.connect(sys.argv[1], 'initlab'); "
+        "client.set_terminated(client.create_run(experiment).info.run_id)"
+    )
+    first, experiment = store.connect(uri, "initlab")
+    kept = [first.create_run(experiment).info.run_id]
+    for _ in range(3):
+        client, _ = store.connect(uri, "initlab")
+        kept.append(client.create_run(experiment).info.run_id)
+        command([sys.executable, "-c", code, uri], tmp_path)
+        first.set_tag(kept[-1], "seen", "yes")
+    script = "import sys; from mlflow import MlflowClient; [MlflowClient(sys.argv[1]).get_run(i) for i in sys.argv[2:]]"
+    command([sys.executable, "-c", script, uri, *kept], tmp_path)
+    assert len(first.search_runs([experiment])) == 7
+
+
 def test_where_a_run_is_recorded_is_in_no_record(train: Train, client: MlflowClient, project: Path) -> None:
     """An address may hold a password: it is not in names, tags, params or tables; `~` overrides are no trouble."""
     train("-m", f"tracking.uri=sqlite:///{project}/mlflow.db", "seed=13", "~trainer.enable_model_summary", *SMOKE)

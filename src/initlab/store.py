@@ -4,6 +4,8 @@ import logging
 import socket
 import sqlite3
 from contextlib import closing, nullcontext
+from errno import EACCES, EISDIR
+from os import W_OK, access, strerror
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -93,10 +95,7 @@ def _experiment(client: MlflowClient, name: str, file: Path | None) -> str:
 def _probe(uri: str, file: Path | None) -> None:
     """Fails fast: MLflow itself tries again for minutes. Raises TrackingError."""
     if file is not None:
-        try:
-            file.open("ab").close()
-        except OSError as error:
-            raise TrackingError(f"tracking.uri: {file} can't be written: {error.strerror}") from error
+        _probe_file(file)
         return
     parts = urlsplit(uri)
     scheme = parts.scheme.split("+")[0]
@@ -113,6 +112,21 @@ def _probe(uri: str, file: Path | None) -> None:
             socket.create_connection((parts.hostname, parts.port or PORTS[scheme]), timeout=5).close()
     except OSError as error:  # requests' errors are OSErrors
         raise TrackingError(f"tracking.uri: no MLflow store answers at {address} ({type(error).__name__})") from error
+
+
+def _probe_file(file: Path) -> None:
+    """A database that is there is not opened: closing it would drop the locks that sqlite holds on it in this process,
+    and the next process that leaves would take the write-ahead log away (https://sqlite.org/howtocorrupt.html, 2.2).
+    """
+    try:
+        if not file.exists():
+            file.open("ab").close()
+        elif not file.is_file():
+            raise IsADirectoryError(EISDIR, strerror(EISDIR))
+        elif not access(file, W_OK):
+            raise PermissionError(EACCES, strerror(EACCES))
+    except OSError as error:
+        raise TrackingError(f"tracking.uri: {file} can't be written: {error.strerror}") from error
 
 
 def end(client: MlflowClient, run_id: str, status: str, reason: str | None = None) -> None:

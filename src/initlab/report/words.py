@@ -197,7 +197,7 @@ def lesson(table: pd.DataFrame) -> list[str]:
 
 def conclusions(view: View) -> list[str]:
     """What to take away, a sentence or two a point."""
-    points = []
+    takeaways = []
     for setting in view.settings:
         learned = [v for v in view.ranking(setting) if not view.diverged(v, setting)]
         means = [100 * view.replicas(v, setting, ACCURACY).mean() for v in learned]
@@ -205,21 +205,21 @@ def conclusions(view: View) -> list[str]:
             ends = (
                 f"{learned[0]} and {learned[-1]}, the best and the last of {len(learned)} variants without divergence"
             )
-            points.append(
+            takeaways.append(
                 _with(setting, f"Between {ends}, lie {means[0] - means[-1]:.1f} percentage points of accuracy.")
             )
         groups = verdicts(view, setting)
-        points += [_with(setting, sentence) for sentence in _cause(view, setting, groups["diverged"])]
+        takeaways += [_with(setting, sentence) for sentence in _cause(view, setting, groups["diverged"])]
         first, *others = view.pair(setting)
         for other in others:
             difference = view.difference(other, setting, ACCURACY)
             change = view.shift(other, setting) - view.shift(first, setting)
             if change and difference is not None:
                 scores = f"{accuracy(view, other, setting)} against {accuracy(view, first, setting)}"
-                points.append(
+                takeaways.append(
                     _with(setting, f"Taking {change:g} off the activation ({other}) {_effect(difference)}: {scores}.")
                 )
-    return points
+    return takeaways
 
 
 def accuracy(view: View, variant: str, setting: str) -> str:
