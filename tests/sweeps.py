@@ -60,9 +60,12 @@ def run(
         "data": {"folder": "data/normalized/mnist", "batch_size": 64},
         "trainer": {"max_epochs": 2},
         "optimizer": {"_target_": "torch.optim.SGD", "lr": 0.05},
-        "loss": {"outputs": 10},
+        "loss": {"_target_": "initlab.mlp.CrossEntropy", "outputs": 10},
         "stats": {"probe": 256},
-        "init": {"activation": {"leak": 0, "shift": shift, "scale": 1}},
+        "init": {
+            "weights": {"_target_": "initlab.init.kaiming", "mode": "fan_in"},
+            "activation": {"leak": 0, "shift": shift, "scale": 1},
+        },
     }
     record = {"overrides": overrides, "config": config, "theory": expected(hidden, inputs, mlp.Activation(shift=shift))}
     return Results(pd.DataFrame(rows), {name: record}, {name: tensors(hidden, inputs)})

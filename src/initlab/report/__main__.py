@@ -48,7 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _lesson(path: Path) -> pd.DataFrame:
-    table = pd.read_csv(path)
+    try:
+        table = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is not the lesson's table: {str(error).strip()}") from error
     if not set(table.columns) >= NEEDED:
         missing = ", ".join(sorted(NEEDED - set(table.columns)))
         raise ValueError(f"{path} is not the lesson's table: it lacks {missing}")

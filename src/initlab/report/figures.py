@@ -10,12 +10,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from initlab.report import look
 from initlab.report.look import DARK, GREY, SERIES, SHADES, WIDTH
 from initlab.report.view import View
 from initlab.stats import BINS, HIGH, LOW, mean_ci95
+
+SEEN = 1e-3, 1e2  # standard deviations of activations that the overview has room for
 
 
 def draw(view: View, lesson: pd.DataFrame | None) -> Iterator[tuple[str, Figure]]:
@@ -25,7 +26,7 @@ def draw(view: View, lesson: pd.DataFrame | None) -> Iterator[tuple[str, Figure]
         if view.deepest():
             yield (
                 "activation_std",
-                by_depth(view, "act_std", "standard deviation of activations", (0.03, 6), log=True),
+                by_depth(view, "act_std", "standard deviation of activations", (0.03, 30), log=True),
             )
             yield "activation_mean", by_depth(view, "act_mean", "mean of activations", (-1, 3.2), log=False)
             yield "gradients", by_depth(view, "delta_std", "standard deviation of dL/dz", (5e-5, 2), log=True)
@@ -52,22 +53,25 @@ def overview(view: View) -> Figure:
     ordered = sorted(size, key=lambda v: size[v])
     for y, variant in enumerate(ordered):
         found = view.layers(variant, setting, "act_std")
-        drawn = found[found["mean"].between(1e-3, 1e2)]
+        drawn = found[found["mean"].between(*SEEN)]
         dark = {"color": "black", "zorder": 3} if variant == view.reference else {"color": GREY}
-        left.plot(drawn["layer"], drawn["mean"], marker=".", **dark)
+        left.plot(found["layer"], found["mean"], marker=".", **dark)
         if len(drawn):
-            ends[variant] = (drawn["layer"].iloc[-1], drawn["mean"].iloc[-1])
+            gone = len(drawn) < len(found) and np.isfinite(found["mean"].iloc[-1])
+            name = f"{variant}, to {look.power_of_ten(found['mean'].iloc[-1])}" if gone else variant
+            ends[name] = (drawn["layer"].iloc[-1], drawn["mean"].iloc[-1])
         accuracies = 100 * view.replicas(variant, setting, "test/accuracy")
         alive = 100 * view.survivors(variant, setting, "test/accuracy")
         right.plot(accuracies, y + np.linspace(-0.2, 0.2, len(accuracies)), "o", color=GREY, markersize=3)
         right.plot(alive.mean() if len(alive) else np.nan, y, "o", color=SERIES[0]["color"], markersize=6)
         everywhere += [*accuracies]
     look.log_scale([left])
+    low, high = left.get_ylim()
+    left.set_ylim(max(low, SEEN[0]), min(high, 2 * SEEN[1]))
     if ends:
         look.label_ends(left, ends)
     look.stretch_near_100(right, "x", everywhere)
-    left.set_xlim(0.5, max(view.deepest(setting), 1) + 0.5)
-    left.xaxis.set_major_locator(MaxNLocator(integer=True))
+    look.whole_ticks(left, view.deepest(setting))
     right.set_yticks(range(len(size)), [f"{look.wrapped(v)}  {look.power_of_ten(size[v])}" for v in ordered])
     left.set_title(look.titled("std of activations, by hidden layer", setting))
     right.set_title("test accuracy, %, by std of the first dL/dW")
@@ -97,8 +101,7 @@ def by_depth(view: View, name: str, label: str, limits: tuple[float, float], *, 
     if log:
         look.log_scale(panels.values())
     for axes in panels.values():
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_xlim(0.5, view.deepest() + 0.7)
+        look.whole_ticks(axes, view.deepest())
         bottom, top = axes.get_ylim()
         axes.set_ylim(max(low, bottom), min(high, top))
     handles = {}
@@ -159,6 +162,10 @@ def final_accuracy(view: View) -> Figure:
             if mean < 100 * best - 8:  # points that far off would squeeze the rest together
                 text = f"\N{BLACK LEFT-POINTING TRIANGLE} {mean:.1f}" + (f" ± {ci95:.1f}" if ci95 is not None else "")
                 left.text(0.01, y, text, transform=left.get_yaxis_transform(), va="center")
+                difference = view.difference(variant, setting, "test/accuracy")
+                if difference is not None:
+                    text = f"\N{BLACK LEFT-POINTING TRIANGLE} {100 * difference[0]:.1f} ± {100 * difference[1]:.1f}"
+                    right.text(0.01, y, text, transform=right.get_yaxis_transform(), va="center")
                 continue
             left.plot(values, y + np.linspace(-0.22, 0.22, len(values)), "o", color=GREY, markersize=2.5)
             left.errorbar(mean, y, xerr=ci95, markersize=5, **dots)

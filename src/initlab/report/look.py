@@ -6,7 +6,7 @@ that grey paper and colour-blind eyes lose nothing.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import BytesIO, StringIO
-from math import ceil
+from math import ceil, sqrt
 from textwrap import fill
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from initlab.report.view import View
 
@@ -148,6 +148,17 @@ def log_scale(panels: Iterable[Axes]) -> None:
     if any(np.isfinite(axes.dataLim.minposy) for axes in panels):
         panels[0].set_yscale("log")
         panels[0].yaxis.set_major_locator(LogLocator(numticks=6))
+        panels[0].yaxis.set_minor_formatter(NullFormatter())
+        low, high = panels[0].get_ylim()
+        if high < 10 * low:  # a decade at least, or no tick would have a label
+            middle = sqrt(low * high)
+            panels[0].set_ylim(middle / sqrt(10), middle * sqrt(10))
+
+
+def whole_ticks(axes: Axes, last: int) -> None:
+    """An x axis of layers 1 to `last`."""
+    axes.set_xlim(0.5, max(last, 1) + 0.7)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def stretch_near_100(axes: Axes, axis: Literal["x", "y"], values: Sequence[float]) -> None:

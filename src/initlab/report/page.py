@@ -1,5 +1,6 @@
 """The page: one file that needs no network, put together from words, tables and figures."""
 
+import re
 from base64 import b64encode
 from pathlib import Path
 
@@ -17,7 +18,7 @@ def render(view: View, figures: dict[str, str], lesson: pd.DataFrame | None) -> 
     """The page as HTML. figures: {name: SVG}, set into it as images, so that the browser's own menu can save them."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["factor"] = lambda value: "" if pd.isna(value) else f"{value:.2f}"
-    environment.filters["quantity"] = lambda value: "" if pd.isna(value) else f"{value:.3g}"
+    environment.filters["quantity"] = lambda value: "" if pd.isna(value) else f"{value:.4g}"
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
         lead=words.lead(view),
@@ -30,9 +31,17 @@ def render(view: View, figures: dict[str, str], lesson: pd.DataFrame | None) -> 
         accuracies={setting: _accuracies(view, setting) for setting in view.settings},
         reference=view.reference,
         figures={name: b64encode(svg.encode()).decode() for name, svg in figures.items()},
+        widths={name: _width(svg) for name, svg in figures.items()},
+        variants=words.definitions(view),
         lesson=None if lesson is None else lesson.astype(object).where(lesson.notna(), ""),
         verdicts=[] if lesson is None else words.lesson(lesson),
     )
+
+
+def _width(svg: str) -> int:
+    """A little more than the figure's own width, in CSS pixels: three quarters of a point each."""
+    found = re.search(r'<svg [^>]*width="([\d.]+)pt"', svg)
+    return round(1.1 * float(found[1]) / 0.75) if found else 1000
 
 
 def _accuracies(view: View, setting: str) -> list[dict[str, str]]:

@@ -10,6 +10,7 @@ from initlab.stats import mean_ci95
 
 SPACE = "\N{NO-BREAK SPACE}"
 KEPT = 0.9, 1.1  # factors a layer that count as keeping the scale
+LOST = "lost by"
 SETTLED = 0.93, 1.07  # and, over the later half of the layers, as having settled
 
 
@@ -37,6 +38,7 @@ def method(view: View) -> list[str]:
     shapes = {setting: _same(_shape(view, v, s) for v, s in view.run if s == setting) for setting in view.settings}
     widths = "; ".join(f"{setting} {shape}".strip() for setting, shape in shapes.items())
     optimizers = _same(config["optimizer"]["_target_"].rpartition(".")[2] for config in configs)
+    losses = _same(config["loss"]["_target_"].rpartition(".")[2] for config in configs)
     paired = all(view.paired(variant, setting) for variant, setting in view.run)
     batches = (
         "Replica r of every run sees the same batches in the same order, and where schemes scale one another's draws "
@@ -48,12 +50,24 @@ def method(view: View) -> list[str]:
         f"{_count(len(view.variants), 'variant')}, {_count(len(configs), 'run')} of "
         f"{_same(_count(c['replicas'], 'replica') for c in configs)}: {total} networks, each replica of a run from a "
         f"draw of its own. Widths: {widths}.{f' {batches}' if len(configs) > 1 else ''}",
-        f"Data: {_same(c['data']['folder'].rpartition('/')[2] for c in configs)}. {optimizers}, learning rate "
-        f"{_same(c['optimizer']['lr'] for c in configs)}, batches of {_same(c['data']['batch_size'] for c in configs)}"
+        f"Data: {_same(c['data']['folder'].rpartition('/')[2] for c in configs)}; loss {losses}; {optimizers}, learning "
+        f"rate {_same(c['optimizer']['lr'] for c in configs)}, batches of {_same(c['data']['batch_size'] for c in configs)}"
         f", {_same(_count(c['trainer']['max_epochs'], 'epoch') for c in configs)}. Forward and backward are written by "
         f"hand. A value is the mean over replicas; ± and bands are 95{SPACE}% t-intervals of that mean. Statistics are "
         f"taken on a fixed probe of {_same(c['stats']['probe'] for c in configs)} validation images.",
     ]
+
+
+def definitions(view: View) -> list[tuple[str, str, str]]:
+    """Of each variant its name, weights and activation, from its configuration."""
+    rows = []
+    for variant in view.variants:
+        setting = next(s for v, s in view.run if v == variant)
+        parts = view.config(variant, setting)["init"]
+        values = {key: value for key, value in parts["weights"].items() if key != "_target_"}
+        scheme = parts["weights"]["_target_"].rpartition(".")[2]
+        rows.append((variant, f"{scheme}({_pairs(values)})", _pairs(parts["activation"])))
+    return rows
 
 
 def at_the_start(view: View) -> list[str]:
@@ -74,23 +88,26 @@ def _nearness(view: View, setting: str) -> Iterator[str]:
     off = pd.concat([(layers["mean"] / layers["theory"] - 1).abs() for layers in found.values()]).groupby("layer").max()
     text = f"Measured standard deviations of activations are within {_percent(off.iloc[0])} of theory in layer 1"
     if len(off) > 1:
-        text += (
-            f", within {_percent(off.iloc[-1])} in layer {off.index[-1]}: theory is that of infinitely wide layers, "
-        )
-        text += "and a network of finite width wanders from it with depth"
+        text += f", within {_percent(off.iloc[-1])} in layer {off.index[-1]}: theory is that of infinitely wide layers,"
+        text += " and a network of finite width wanders from it with depth"
     first = {variant: layers["mean"].iloc[0] for variant, layers in found.items()}
     low, high = min(first, key=lambda v: first[v]), max(first, key=lambda v: first[v])
-    yield f"{text}. Layer 1's are {first[low]:.2g} ({low})" + (
-        f" to {first[high]:.2g} ({high})." if low != high else "."
-    )
+    ends = f" to {first[high]:.2g} ({high})" if low != high else ""
+    yield f"{text}. In layer 1 they measure {first[low]:.2g} ({low}){ends}."
 
 
 def _scale(view: View, setting: str) -> Iterator[str]:
-    """What becomes of the scale from layer to layer."""
+    clauses = [f"{what} {_list(group)}" for what, group in scale_groups(view, setting).items() if group]
+    if clauses:
+        yield f"From layer to layer the scale of activations is {'; '.join(clauses)}."
+
+
+def scale_groups(view: View, setting: str) -> dict[str, list[str]]:
+    """What becomes of the scale from layer to layer, and with whom."""
     groups: dict[str, list[str]] = {
         "kept within a tenth by": [],
         "soon kept at another value by": [],
-        "lost by": [],
+        LOST: [],
         "blown up by": [],
     }
     for variant, here in view.run:
@@ -103,10 +120,8 @@ def _scale(view: View, setting: str) -> Iterator[str]:
         elif SETTLED[0] <= late <= SETTLED[1]:
             groups["soon kept at another value by"].append(variant)
         else:
-            groups["lost by" if rate < 1 else "blown up by"].append(variant)
-    clauses = [f"{what} {_list(group)}" for what, group in groups.items() if group]
-    if clauses:
-        yield f"From layer to layer the scale of activations is {'; '.join(clauses)}."
+            groups[LOST if rate < 1 else "blown up by"].append(variant)
+    return groups
 
 
 def growth_table(view: View, setting: str) -> pd.DataFrame | None:
@@ -149,7 +164,7 @@ def learning(view: View) -> list[str]:
         paragraphs.append(" ".join(sentences))
     if len(view.variants) > 2:
         paragraphs.append(
-            "Each interval is of one comparison: of twenty between equals, one is expected to exclude zero."
+            "Intervals are not corrected for the number of comparisons: one in twenty excludes zero by chance alone."
         )
     return paragraphs
 
@@ -199,16 +214,14 @@ def conclusions(view: View) -> list[str]:
     """What to take away, a sentence or two a point."""
     takeaways = []
     for setting in view.settings:
-        learned = [v for v in view.ranking(setting) if not view.diverged(v, setting)]
-        means = [100 * view.replicas(v, setting, ACCURACY).mean() for v in learned]
-        if len(learned) > 1:
-            ends = (
-                f"{learned[0]} and {learned[-1]}, the best and the last of {len(learned)} variants without divergence"
-            )
-            takeaways.append(
-                _with(setting, f"Between {ends}, lie {means[0] - means[-1]:.1f} percentage points of accuracy.")
-            )
         groups = verdicts(view, setting)
+        harmless = [v for v in scale_groups(view, setting)[LOST] if v in groups["not told apart"] + groups["better"]]
+        if harmless:
+            lost = (
+                f"The scale that activations lose from layer to layer with {_list(harmless)} does not show in the end"
+            )
+            takeaways.append(_with(setting, f"{lost}: accuracy can't be told from {view.reference}'s."))
+        takeaways += [_with(setting, sentence) for sentence in _late(view, setting)]
         takeaways += [_with(setting, sentence) for sentence in _cause(view, setting, groups["diverged"])]
         first, *others = view.pair(setting)
         for other in others:
@@ -219,7 +232,7 @@ def conclusions(view: View) -> list[str]:
                 takeaways.append(
                     _with(setting, f"Taking {change:g} off the activation ({other}) {_effect(difference)}: {scores}.")
                 )
-    return takeaways
+    return takeaways or ["Nothing here tells one variant from another."]
 
 
 def accuracy(view: View, variant: str, setting: str) -> str:
@@ -287,6 +300,11 @@ def _with(setting: str, text: str) -> str:
 def _same(values: Iterable[object]) -> str:
     """The value, or all there are."""
     return " or ".join(dict.fromkeys(f"{value:g}" if isinstance(value, float) else str(value) for value in values))
+
+
+def _pairs(values: dict) -> str:
+    shown = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in values.items()}
+    return ", ".join(f"{key}={value}" for key, value in shown.items() if key != "_target_")
 
 
 def _percent(share: float) -> str:
