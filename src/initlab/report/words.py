@@ -50,9 +50,10 @@ def method(view: View) -> list[str]:
         f"{_count(len(view.variants), 'variant')}, {_count(len(configs), 'run')} of "
         f"{_same(_count(c['replicas'], 'replica') for c in configs)}: {total} networks, each replica of a run from a "
         f"draw of its own. Widths: {widths}.{f' {batches}' if len(configs) > 1 else ''}",
-        f"Data: {_same(c['data']['folder'].rpartition('/')[2] for c in configs)}; loss {losses}; {optimizers}, learning "
-        f"rate {_same(c['optimizer']['lr'] for c in configs)}, batches of {_same(c['data']['batch_size'] for c in configs)}"
-        f", {_same(_count(c['trainer']['max_epochs'], 'epoch') for c in configs)}. Forward and backward are written by "
+        f"Data: {_same(c['data']['folder'].rpartition('/')[2] for c in configs)}; loss {losses}; {optimizers}, "
+        f"learning rate {_same(c['optimizer']['lr'] for c in configs)}, batches of "
+        f"{_same(c['data']['batch_size'] for c in configs)}, "
+        f"{_same(_count(c['trainer']['max_epochs'], 'epoch') for c in configs)}. Forward and backward are written by "
         f"hand. A value is the mean over replicas; ± and bands are 95{SPACE}% t-intervals of that mean. Statistics are "
         f"taken on a fixed probe of {_same(c['stats']['probe'] for c in configs)} validation images.",
     ]
