@@ -39,6 +39,17 @@ def layers(scheme: init.Scheme, widths: list[int]) -> list[theory.Layer]:
     ]
 
 
+def drawn(
+    variant: str, x: torch.Tensor, *, seed: int
+) -> tuple[mlp.Activation, list[torch.Tensor], mlp.Trace, list[theory.Moments]]:
+    """A variant's activation, weights, and forward pass on x (E, B), and what theory expects of each layer."""
+    phi = activation(variant)
+    weights, biases = init.draw(scheme(variant), WIDTHS, replicas=REPLICAS, seed=seed)
+    scheme(variant).calibrate(weights, x, phi)
+    trace = mlp.forward(x, weights, biases, phi)
+    return phi, weights, trace, theory.moments(layers(scheme(variant), WIDTHS), x.double().square().sum(0), phi)
+
+
 @pytest.fixture(scope="module")
 def x() -> torch.Tensor:
     """48 inputs (64, B) whose norms differ threefold, and whose mean is not zero."""
@@ -73,11 +84,7 @@ def test_the_shift_that_makes_the_mean_zero() -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variant_layer_by_layer(variant: str, x: torch.Tensor) -> None:
     """Second moments, mean and inactive fraction of each layer, within 4 standard errors over draws and the bias."""
-    phi = activation(variant)
-    weights, biases = init.draw(scheme(variant), WIDTHS, replicas=REPLICAS, seed=5)
-    scheme(variant).calibrate(weights, x, phi)
-    trace = mlp.forward(x, weights, biases, phi)
-    expected = theory.moments(layers(scheme(variant), WIDTHS), x.double().square().sum(0), phi)
+    phi, _, trace, expected = drawn(variant, x, seed=5)
     for z, a, layer in zip(trace.z, trace.a[1:], expected, strict=True):
         quantities = [
             (layer.preact_mean, z, None),
@@ -87,21 +94,17 @@ def test_every_variant_layer_by_layer(variant: str, x: torch.Tensor) -> None:
             (layer.inactive_fraction, (z <= 0).float(), None),
         ]
         for value, entries, squared in quantities:
-            drawn = entries.mean((1, 2))
-            allowed = 4 * drawn.std().item() / sqrt(REPLICAS) + bias(scheme(variant), z.shape[1], squared) * abs(value)
-            assert abs(drawn.mean().item() - value) < allowed
+            means = entries.mean((1, 2))
+            allowed = 4 * means.std().item() / sqrt(REPLICAS) + bias(scheme(variant), z.shape[1], squared) * abs(value)
+            assert abs(means.mean().item() - value) < allowed
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_backward_ratio_of_every_variant(variant: str, x: torch.Tensor) -> None:
     """E[delta_l^2] / E[delta_{l+1}^2] from a random gradient at the output, within 4 standard errors and the bias."""
-    phi = activation(variant)
-    weights, biases = init.draw(scheme(variant), WIDTHS, replicas=REPLICAS, seed=6)
-    scheme(variant).calibrate(weights, x, phi)
-    trace = mlp.forward(x, weights, biases, phi)
+    phi, weights, trace, expected = drawn(variant, x, seed=6)
     delta = torch.randn(trace.z[-1].shape, generator=torch.Generator().manual_seed(2))
     squares = [gradient.z.square().mean((1, 2)) for gradient in mlp.backward(trace, weights, delta, phi)]
-    expected = theory.moments(layers(scheme(variant), WIDTHS), x.double().square().sum(0), phi)
     for below, above, layer, width in zip(squares[:-1], squares[1:], expected[:-1], WIDTHS[2:], strict=True):
         ratios = below / above
         error = 4 * ratios.std().item() / sqrt(REPLICAS)
