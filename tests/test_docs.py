@@ -9,7 +9,7 @@ from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from initlab import hooks, init
+from initlab import experiment, init
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -39,7 +39,7 @@ def test_a_new_variant_as_the_page_adds_it(tmp_path: Path, normalized: Path, mon
         config = compose(
             "config", [f"data.folder={normalized}", "trainer=cpu", f"hydra.searchpath=[{tmp_path}]", "init=half"]
         )
-    _, network, _ = hooks.build(config, tmp_path)
+    _, network, _ = experiment.build(config, tmp_path)
     assert network.scheme.variance(50, 784) == 0.5 / 784
 
     (code,) = blocks("docs/variants.md", "python")

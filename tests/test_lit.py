@@ -46,6 +46,7 @@ def fit(module: lit.Network, folder: Path, *, batches: int, epochs: int = 1, blo
         num_sanity_val_steps=0,
     )
     trainer.fit(module, images)
+    trainer.test(module, images, verbose=False)
     return images
 
 

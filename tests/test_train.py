@@ -20,7 +20,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from omegaconf import OmegaConf
 
-from initlab import hooks, stats, store
+from initlab import experiment, hooks, stats, store
 
 SMOKE = ("experiment=smoke", "trainer=cpu")
 
@@ -153,6 +153,7 @@ def test_artifacts(sweep: tuple[Run, list[Run]], client: MlflowClient) -> None:
     assert artifacts(client, job) == {
         "checkpoints",
         "config.yaml",
+        "origin.json",
         "replicas.csv",
         "tensors.safetensors",
         "theory.json",
@@ -325,6 +326,9 @@ def test_an_error_while_training_ends_a_run_as_failed(project: Path, client: Mlf
     (run,) = runs(client, "tags.seed = '11'")
     assert run.info.status == "FAILED"
     assert "checkpoints" in run.data.tags["end.reason"]
+    trace = Path(client.download_artifacts(run.info.run_id, "traceback.txt")).read_text()
+    assert trace.startswith("Traceback")
+    assert run.data.tags["end.reason"] in trace
 
 
 def test_a_failed_job_fails_its_sweep_but_not_the_others(client: MlflowClient, train: Train) -> None:
@@ -332,7 +336,9 @@ def test_a_failed_job_fails_its_sweep_but_not_the_others(client: MlflowClient, t
     assert done.returncode == 1
     assert "replicas is 0; expected a whole number of at least 1" in done.stderr
     assert "Traceback" not in done.stderr
-    (job,) = runs(client, "tags.seed = '12'")
+    refused, job = runs(client, "tags.seed = '12'")
+    assert refused.info.status == "FAILED"
+    assert refused.data.tags["end.reason"] == "ValueError: replicas is 0; expected a whole number of at least 1"
     assert job.info.status == "FINISHED"
     assert "test/accuracy.ci95" not in job.data.metrics  # one replica has no interval
     parent = client.get_run(job.data.tags["mlflow.parentRunId"])
@@ -418,7 +424,7 @@ def test_a_folder_with_checkpoints_is_not_written_to_again(train: Train, client:
     train("hydra.run.dir=outputs/once", *SMOKE)
     done = train("hydra.run.dir=outputs/once", *SMOKE, check=False)
     assert done.returncode == 1
-    assert "outputs/once holds the checkpoints of an earlier run; name another folder" in done.stderr
+    assert "outputs/once holds an earlier run; name another folder, or go on with it: resume=true" in done.stderr
     assert len(runs(client)) == before + 1
 
 
@@ -509,9 +515,9 @@ def test_every_file_of_every_group_composes_and_makes_its_objects(
             pytest.raises(hooks.CompactHydraException, match="trainer: No supported gpu backend found"),
             hooks.one_line(),
         ):
-            hooks.build(config, tmp_path)
+            experiment.build(config, tmp_path)
         return
-    trainer, network, images = hooks.build(config, tmp_path)
+    trainer, network, images = experiment.build(config, tmp_path)
     assert trainer.max_epochs == config.trainer.max_epochs
     assert network.hidden == config.model.hidden
     assert images.folder == normalized

@@ -1,10 +1,11 @@
-"""Around a run: its objects made from the config, bad input refused before anything is written, a sweep's parent run.
+"""Around a run: bad input refused before anything is written, an earlier run found again, a sweep's parent run.
 
 Nothing heavy is imported at the top: `--help`, `--cfg` and completion need none of it, and torch,
 Lightning and MLflow take seconds.
 """
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -15,50 +16,15 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, InstantiationException
 from hydra.experimental.callback import Callback
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from initlab import process
 
 if TYPE_CHECKING:
-    from pytorch_lightning import Trainer
-
-    from initlab import lit, track
+    from initlab import sweep
 
 at_exit = ExitStack()  # train.py closes it when Hydra returns or exits: Hydra calls no hook when a job has failed
-
-
-def build(cfg: DictConfig, folder: Path) -> "tuple[Trainer, lit.Network, lit.Images]":
-    """The objects of a run, each of which refuses bad values as it is made. folder: where its checkpoints go."""
-    from initlab import lit, mnist
-
-    if not OmegaConf.is_list(cfg.model.hidden):
-        raise ValueError(f"model.hidden is {cfg.model.hidden!r}; expected a list of widths, [100] for one layer")
-    if type(cfg.trainer.max_epochs) is not int or cfg.trainer.max_epochs == 0:
-        raise ValueError(f"trainer.max_epochs is {cfg.trainer.max_epochs!r}; expected at least 1, or -1 for no end")
-    network = lit.Network(
-        hidden=list(cfg.model.hidden),
-        replicas=cfg.replicas,
-        seed=cfg.seed,
-        scheme=instantiate(cfg.init.weights),
-        activation=instantiate(cfg.init.activation),
-        loss=instantiate(cfg.loss),
-        optimizer=instantiate(cfg.optimizer),
-        every=cfg.stats.every,
-        probe=cfg.stats.probe,
-    )
-    trainer = instantiate(cfg.trainer, default_root_dir=folder)
-    if trainer.world_size != 1:
-        raise ValueError(f"trainer: {trainer.world_size} devices; replicas are trained on one")
-    if (folder / "checkpoints").exists():
-        raise ValueError(f"{folder} holds the checkpoints of an earlier run; name another folder")
-    images = lit.Images(cfg.data.folder, batch_size=cfg.data.batch_size, seed=cfg.seed)
-    images.prepare_data()
-    classes = mnist.read_facts(images.folder)["classes"]
-    if 1 < network.loss.outputs < classes:
-        raise ValueError(f"loss.outputs is {network.loss.outputs}; the data has {classes} classes")
-    return trainer, network, images
 
 
 class Record(Callback):
@@ -74,52 +40,104 @@ class Record(Callback):
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         at_exit.enter_context(process.exit_on_signals())
         with or_exit():
+            HydraConfig.instance().set_config(config)
+            if resumes(config):
+                from initlab import track
+
+                go_on_in(track.resumable(**config.tracking, config=plain(config), run_id=run_id(config)), config, "run")
+            else:
+                from initlab import journal
+
+                journal.refuse_used(Path(config.hydra.run.dir))
             refuse_bad_input(config, Path(config.hydra.run.dir))
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         at_exit.enter_context(process.exit_on_signals())
         with or_exit():
-            refuse_bad_input(config, Path(config.hydra.sweep.dir))
-            from initlab import track
+            HydraConfig.instance().set_config(config)
+            what = overrides(config.hydra)
+            found = None
+            if resumes(config):
+                from initlab import sweep
 
-            name = " ".join(overrides(config.hydra)) or "sweep"
-            sweep = track.Sweep(**config.tracking, folder=sweep_folder(config.hydra), name=name)
-            at_exit.callback(self.end, sweep)
+                found = sweep.resumable(**config.tracking, overrides=what, run_id=run_id(config))
+                go_on_in(found, config, "sweep")
+                self.folder = Path(config.hydra.callbacks.record.folder)
+            refuse_bad_input(config, Path(config.hydra.sweep.dir))
+            from initlab import sweep
+
+            parent = sweep.Sweep(
+                **config.tracking,
+                folder=sweep_folder(config.hydra),
+                name=" ".join(what) or "sweep",
+                overrides=what,
+                resume=found is not None,
+            )
+            at_exit.callback(self.end, parent)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         self.status = "FINISHED"
 
-    def end(self, sweep: "track.Sweep") -> None:
+    def end(self, parent: "sweep.Sweep") -> None:
         """Gathers the results of all finished jobs, reports on them with the parent run, and ends it."""
         from initlab import report, results
 
         try:
-            found = sweep.results()
+            found = parent.results()
             if found is not None:
                 results.save(found, self.folder)
-                sweep.tag_results(results.digest(self.folder))
+                parent.tag_results(results.digest(self.folder))
                 print(f"\n{report.comparison(found)}")
                 if self.report:
                     names = report.write(found, self.folder / "report")
-                    sweep.keep(self.folder / "report", names)
+                    parent.keep(self.folder / "report", names)
                     print(f"report: {self.folder / 'report' / 'index.html'}")
         except BaseException:
             self.status = "FAILED"
             raise
         finally:
-            sweep.finish(self.status)
+            parent.finish(self.status)
 
 
 def refuse_bad_input(config: DictConfig, folder: Path) -> None:
     """Raises if a value, the data, the folder or the store can't be used; leaves the folder made, and nothing else."""
-    HydraConfig.instance().set_config(config)
-    cfg = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])  # type: ignore[misc]
-    build(cfg, folder)
+    from initlab import experiment, store
+
+    experiment.build(OmegaConf.create(plain(config)), folder)
     process.leave_if_told()  # a signal may have come while a library was imported, and have been swallowed there
     with made(folder):
-        from initlab import store
+        store.connect(**config.tracking)
 
-        store.connect(**cfg.tracking)
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """What a run is: all of the config but Hydra's own, where it is recorded, which may hold a password, and resume."""
+    keys = [key for key in config if key not in ("hydra", "tracking", "resume")]
+    cfg = OmegaConf.masked_copy(config, keys)  # type: ignore[arg-type]
+    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+
+
+def resumes(config: DictConfig) -> bool:
+    """Whether an interrupted run is to be gone on with. Raises ValueError if it is neither said nor denied."""
+    if type(config.resume) is not bool and not re.fullmatch("[0-9a-f]{32}", str(config.resume)):
+        raise ValueError(f"resume is {config.resume!r}; expected true, false, or the id of a run")
+    return config.resume is not False
+
+
+def run_id(config: DictConfig) -> str | None:
+    """The run that is to be gone on with, if one is named."""
+    return None if config.resume is True else str(config.resume)
+
+
+def go_on_in(folder: Path | None, config: DictConfig, key: str) -> None:
+    """Makes Hydra use the folder of an earlier run or sweep."""
+    if folder is None:
+        print(f"no interrupted {key} of this configuration: starting a new one")
+        return
+    print(f"resuming the {key} in {folder}")
+    name = f"hydra.{key}.dir"
+    with open_dict(config), read_write(config.hydra):
+        OmegaConf.update(config, name, str(folder))
+        config.hydra.overrides.hydra.append(f"{name}='{folder}'")  # what jobs are composed from
 
 
 @contextmanager
@@ -174,8 +192,8 @@ def run_name(job: Any) -> str:
 
 
 def overrides(job: Any) -> list[str]:
-    """What was overridden, but for where it is recorded: an address may hold a password."""
-    return [item for item in job.overrides.task if not item.lstrip("+~").startswith("tracking")]
+    """What was overridden, but for where it is recorded, as an address may hold a password, and for resume."""
+    return [item for item in job.overrides.task if not item.lstrip("+~").startswith(("tracking", "resume="))]
 
 
 def sweep_folder(job: Any) -> str:

@@ -1,22 +1,26 @@
 """Lightning's room: the module around the hand-written network, and the data module that feeds it."""
 
 import hashlib
+import io
 import logging
+import pickle
 import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule, LightningModule
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 from torch.optim import LBFGS, Adafactor, Optimizer
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from initlab import init, mlp, mnist, stats, theory
+from initlab import files, init, mlp, mnist, stats, theory
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +29,7 @@ for noisy in ("pytorch_lightning", "matplotlib"):
     logging.getLogger(noisy).setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", ".*does not have many workers", category=UserWarning)
 warnings.filterwarnings("ignore", ".*LeafSpec", category=FutureWarning)
+warnings.filterwarnings("ignore", "Checkpoint directory .* exists", category=UserWarning)  # of a resumed run
 
 UNITS = 10  # of replica 0, whose first-layer weights are kept to be looked at
 
@@ -113,7 +118,8 @@ class Network(LightningModule):
 
     def on_train_start(self) -> None:
         self._started = time.perf_counter()
-        self._keep_weights()
+        if self.global_step == 0:
+            self._keep_weights()
 
     def on_validation_epoch_end(self) -> None:
         values = self._means("val")
@@ -133,11 +139,21 @@ class Network(LightningModule):
             f"  val/accuracy {_percent(last['val/accuracy'])}"
         )
 
-    @torch.no_grad()
-    def on_train_end(self) -> None:
+    def on_test_start(self) -> None:
+        """Measures the networks as trained: here, since a run resumed after its last epoch has no end of training."""
         self._measure(self.global_step)
         self._keep_weights()
-        self._flush()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what was summed and kept so far to the weights, the optimiser and Lightning's counts."""
+        checkpoint["initlab"] = {"sums": self._sums, "counts": self._counts, "series": dict(self._series)}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        kept = checkpoint["initlab"]
+        device = self.trainer.strategy.root_device
+        self._sums = {name: total.to(device) for name, total in kept["sums"].items()}
+        self._counts = kept["counts"]
+        self._series.update(kept["series"])
 
     def tensors(self) -> dict[str, Tensor]:
         """What pictures of a run are made of, once it is trained.
@@ -229,6 +245,24 @@ class Network(LightningModule):
         return merged[max(merged)]
 
 
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that are whole or not there, whatever ends the process, and that are read as data alone."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Raises OSError if there is no room; the checkpoint that was there stays."""
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        files.write(Path(path), buffer.getbuffer())
+
+    def load_checkpoint(self, path: str | Path, map_location: Any = "cpu", weights_only: Any = None) -> dict[str, Any]:
+        """Raises ValueError if the file is damaged, or would run code."""
+        try:
+            return torch.load(path, map_location, weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"{path} is damaged ({reason}); without it the run starts from the beginning") from error
+
+
 class Images(LightningDataModule):
     """The normalised images, on the device for the whole run, handed out in whole batches.
 
@@ -266,6 +300,8 @@ class Images(LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         images, labels = self.splits["train"]
         order = EpochOrder(len(images), self.batch_size, self.block, seed=self.seed, device=images.device)
+        if self.trainer is not None:  # of a resumed run Lightning asks for the first rows before it says the epoch
+            order.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
         return DataLoader(Blocks(images, labels, self.batch_size), batch_size=None, sampler=order)
 
     def val_dataloader(self) -> DataLoader:

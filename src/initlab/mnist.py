@@ -21,7 +21,9 @@ from torch import Tensor
 
 CLASSES = 10
 SPLITS = ("train", "validation", "test")
-FACTS = {"mean", "std", "inputs", "classes", "splits"}
+FACTS = {"raw", "mean", "std", "inputs", "classes", "splits"}
+PREFIXES = ("train", "t10k")
+IMAGES, LABELS = "{}-images-idx3-ubyte.gz", "{}-labels-idx1-ubyte.gz"
 
 
 class DataError(ValueError):
@@ -93,8 +95,8 @@ def read_idx(path: Path, *, dimensions: int) -> Tensor:
 
 def read_pair(folder: Path, prefix: str) -> tuple[Tensor, Tensor]:
     """Images (N, 784) and labels (N,), uint8, of `train` or `t10k`. Raises DataError if they do not agree."""
-    images = read_idx(folder / f"{prefix}-images-idx3-ubyte.gz", dimensions=3)
-    labels = read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz", dimensions=1)
+    images = read_idx(folder / IMAGES.format(prefix), dimensions=3)
+    labels = read_idx(folder / LABELS.format(prefix), dimensions=1)
     if len(images) != len(labels):
         raise DataError(f"{prefix}: labels file holds {len(labels):,} items, images file {len(images):,}")
     if len(labels) == 0 or images[0].numel() == 0:
@@ -102,6 +104,13 @@ def read_pair(folder: Path, prefix: str) -> tuple[Tensor, Tensor]:
     if labels.max() >= CLASSES:
         raise DataError(f"{prefix}: labels go up to {labels.max()}; expected 0 to {CLASSES - 1}")
     return images.flatten(1), labels
+
+
+def pin(folder: Path) -> str:
+    """The hash of the four files together that DVC gives a directory, and `data.dvc` pins: MD5 of their listing."""
+    names = sorted(name for prefix in PREFIXES for name in (IMAGES.format(prefix), LABELS.format(prefix)))
+    listing = [{"md5": _digest(folder / name, "md5"), "relpath": name} for name in names]
+    return f"{hashlib.md5(json.dumps(listing).encode(), usedforsecurity=False).hexdigest()}.dir"
 
 
 def split(folder: Path, validation: int | None) -> dict[str, tuple[Tensor, Tensor]]:
@@ -145,7 +154,8 @@ def normalize(raw: Path, folder: Path, *, validation: int | None, scale: float) 
     if std == 0:
         raise DataError(f"{raw}: every training pixel has the same value")
     table = (torch.arange(256, dtype=torch.float64) / scale - mean) / std
-    facts: dict = {"mean": mean, "std": std, "inputs": splits["train"][0].shape[1], "classes": CLASSES, "splits": {}}
+    inputs = splits["train"][0].shape[1]
+    facts: dict = {"raw": pin(raw), "mean": mean, "std": std, "inputs": inputs, "classes": CLASSES, "splits": {}}
     folder.mkdir(parents=True, exist_ok=True)
     for name, (images, labels) in splits.items():
         path = folder / f"{name}.safetensors"

@@ -69,6 +69,11 @@ def is_gone(owner: str) -> bool:
         return True
 
 
+def is_alive(owner: str) -> bool:
+    """Whether a process is known to live: one of this place that has not ended."""
+    return owner.split()[0] == _place() and not is_gone(owner)
+
+
 def _place() -> str:
     """The host, and on Linux the namespace that process numbers belong to: containers may share a host's name."""
     namespace = Path("/proc/self/ns/pid")

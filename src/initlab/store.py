@@ -1,21 +1,26 @@
 """The tracking store: there before anything starts, refused within seconds if it is not, with no run left RUNNING."""
 
 import logging
+import os
 import socket
 import sqlite3
 from contextlib import closing, nullcontext
 from errno import EACCES, EISDIR
-from os import W_OK, access, strerror
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import requests
 from filelock import FileLock
 from mlflow import MlflowClient
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from initlab import process
+
+# MLflow itself would try for minutes; what a run has to tell waits on disk instead.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 for noisy in ("mlflow.store.db.utils", "alembic"):  # the making of a store's tables is no news
     logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -122,17 +127,69 @@ def _probe_file(file: Path) -> None:
         if not file.exists():
             file.open("ab").close()
         elif not file.is_file():
-            raise IsADirectoryError(EISDIR, strerror(EISDIR))
-        elif not access(file, W_OK):
-            raise PermissionError(EACCES, strerror(EACCES))
+            raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
+        elif not os.access(file, os.W_OK):
+            raise PermissionError(EACCES, os.strerror(EACCES))
     except OSError as error:
         raise TrackingError(f"tracking.uri: {file} can't be written: {error.strerror}") from error
 
 
+def get(client: MlflowClient, run_id: str) -> Run:
+    """A run of the store. Raises TrackingError if it holds none of this id."""
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        raise TrackingError(f"{place(client.tracking_uri)} holds no run {run_id}") from error
+
+
+def run_in(client: MlflowClient, experiment_id: str, folder: Path) -> str | None:
+    """The id of the newest run that has this folder."""
+    found = client.search_runs([experiment_id], f'tags.folder = "{folder}"', max_results=1)
+    return found[0].info.run_id if found else None
+
+
+def parent(client: MlflowClient, experiment_id: str, folder: str) -> str:
+    """The id of the sweep in this folder. Raises TrackingError if it is not going on."""
+    found = client.search_runs([experiment_id], f"tags.sweep = \"{folder}\" and attributes.status = 'RUNNING'")
+    if not found:
+        raise TrackingError(f"the sweep in {folder} has no running parent in the tracking store")
+    return found[0].info.run_id
+
+
+def interrupted(client: MlflowClient, experiment_id: str, query: str) -> list[Run]:
+    """Runs that were killed or failed, the newest first."""
+    found = client.search_runs([experiment_id], query, max_results=50000)
+    return [run for run in found if run.info.status in ("KILLED", "FAILED")]
+
+
+def folder_of(run: Run, tag: str) -> Path:
+    """The folder of a run that is to be gone on with. Raises ValueError if it can't be."""
+    if run.info.status == "FINISHED":
+        raise ValueError(f"run {run.info.run_id} has finished; there is nothing to resume")
+    if run.info.status == "RUNNING" and process.is_alive(run.data.tags["owner"]):
+        raise ValueError(f"run {run.info.run_id} is still going on, on this host")
+    folder = Path(run.data.tags.get(tag, ""))
+    if tag not in run.data.tags or not folder.is_dir():
+        raise ValueError(f"run {run.info.run_id} can't be resumed: its folder, {folder}, is not there")
+    return folder
+
+
+def reopen(client: MlflowClient, run_id: str) -> None:
+    """The run is this process's, and goes on."""
+    client.update_run(run_id, status="RUNNING")
+    client.set_tag(run_id, "owner", process.owner())
+    if "end.reason" in client.get_run(run_id).data.tags:
+        client.delete_tag(run_id, "end.reason")
+
+
+def verdict(reason: str) -> tuple[str, str]:
+    """How a run ends that raised something: FAILED, or KILLED if a signal is what ends this process."""
+    number = process.ended_by()
+    return ("KILLED", number) if number is not None else ("FAILED", reason)
+
+
 def end(client: MlflowClient, run_id: str, status: str, reason: str | None = None) -> None:
-    """Ends a run: FINISHED or, with the reason as a tag, FAILED; KILLED if a signal is what ends this process."""
-    if status == "FAILED" and process.ended_by() is not None:
-        status, reason = "KILLED", process.ended_by()
+    """Ends a run, with the reason as a tag."""
     if reason is not None:
         client.set_tag(run_id, "end.reason", reason[:500])
     client.set_terminated(run_id, status)

@@ -1,241 +1,295 @@
-"""What is recorded: a run with its metrics, params, artifacts and provenance, and a sweep as the parent of its jobs."""
+"""What is recorded of a run: metrics, params, artifacts and provenance, in its folder and in the tracking store."""
 
 import hashlib
 import json
+import logging
 import os
-import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import partial
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from omegaconf import OmegaConf
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save
+from sqlalchemy.exc import SQLAlchemyError
 from torch import Tensor
 
-from initlab import process, results, store
+from initlab import files, origin, process, results, store
+from initlab.journal import RUN, Entry, Journal, refuse_used
 from initlab.stats import mean_ci95
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+log = logging.getLogger(__name__)
 
 BATCH = 1000  # MLflow's limit on the metrics of one log_batch; 100 on its params
-CONFIG, THEORY = "config.yaml", "theory.json"  # artifacts of a run, beside those that results.py names
-DIGEST = "results.sha256"  # tag of a sweep
+PATIENCE = 10  # seconds that a run which has ended waits for a store that is away
+AWAY = (MlflowException, SQLAlchemyError, OSError)  # what a store that is away, full or locked may raise
+CONFIG, ORIGIN, THEORY, TRACEBACK = "config.yaml", "origin.json", "theory.json", "traceback.txt"
+KEPT = (CONFIG, ORIGIN, THEORY, TRACEBACK, results.REPLICAS, results.TENSORS)  # a run's artifacts, beside
+CHECKPOINTS = "checkpoints"
 
 
 class Run:
-    """One run of the store, while it goes on. Metrics are means over replicas, `<name>.ci95` their 95 % half-width."""
+    """One run of the store, while it goes on. Metrics are means over replicas, `<name>.ci95` their 95 % half-width.
 
-    def __init__(self, client: MlflowClient, run_id: str) -> None:
-        self.client, self.run_id = client, run_id
-        self.history: dict[int, dict[str, np.ndarray]] = {}  # {step: {metric: value of each replica (R,)}}
+    All that is recorded is in `folder` first: the store is a copy of it, and may be away while the run goes on.
+    """
+
+    def __init__(self, client: MlflowClient, place: str, folder: Path) -> None:
+        self.client, self.place, self.folder = client, place, folder
+        self.journal = Journal(folder)
+        self._told = 0  # entries of the journal that the store has
+        self._wait, self._until = 0.0, 0.0  # seconds; while the store is away it is asked less and less often
+
+    @property
+    def run_id(self) -> str:
+        return self.journal.facts["run_id"]
+
+    @property
+    def finished(self) -> bool:
+        """Whether it was, before this process took it up."""
+        return self.journal.facts["status"] == "FINISHED"
+
+    def begin(self, found: origin.Origin, data: Mapping[str, Any]) -> None:
+        """Notes where the run comes from, and the data set {"name", "facts"}, as its input.
+
+        Raises ValueError if it began as something else, before it was interrupted.
+        """
+        if (self.folder / ORIGIN).exists():
+            recorded = json.loads((self.folder / ORIGIN).read_text())
+            changed = origin.differences(recorded, found | {"code": origin.code(recorded["code"])})
+            changed.pop("machine", None)
+            if changed:
+                lines = "; ".join(f"{part}: {', '.join(lines)}" for part, lines in changed.items())
+                raise ValueError(f"the run in {self.folder} began as something else ({lines}); start a new one")
+        self.keep(ORIGIN, found)
+        self.client.log_inputs(self.run_id, datasets=[_dataset(data)])
+        self.client.set_tag(self.run_id, "device", found["machine"]["device"])
 
     def log(self, values: Mapping[int, Mapping[str, np.ndarray]]) -> None:
-        """Logs {step: {metric: value of each replica (R,)}}, in as few writes as MLflow allows."""
-        now = int(1000 * time.time())
-        metrics = []
-        for step, named in values.items():
-            self.history.setdefault(step, {}).update(named)
-            for name, replicas in named.items():
-                mean, ci95 = mean_ci95(replicas)
-                metrics.append(Metric(name, mean, now, step))
-                if ci95 is not None:
-                    metrics.append(Metric(f"{name}.ci95", ci95, now, step))
-        for start in range(0, len(metrics), BATCH):
-            self.client.log_batch(self.run_id, metrics=metrics[start : start + BATCH])
+        """Logs {step: {metric: value of each replica (R,)}}: on disk, and in the store as soon as that is there."""
+        self.journal.append(values)
+        if time.monotonic() < self._until:
+            return
+        try:
+            self._tell_metrics()
+        except AWAY as error:
+            if not self._wait:
+                log.warning(
+                    f"{self.place} does not answer ({type(error).__name__}): training goes on, and its record waits in "
+                    f"{self.folder}"
+                )
+            self._wait = min(max(2 * self._wait, 2.0), 60.0)
+            self._until = time.monotonic() + self._wait
+        else:
+            if self._wait:
+                log.info(f"{self.place} is back, and has everything")
+            self._wait = self._until = 0.0
 
     def tag(self, **tags: str) -> None:
-        """Sets tags of the run."""
-        self.client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+        """Sets tags of the run, when it ends."""
+        self.journal.note(tags=self.journal.facts["tags"] | tags)
 
-    def artifacts(self, folder: Path) -> None:
-        """Copies a folder, under its own name, into the run's artifacts."""
-        self.client.log_artifacts(self.run_id, str(folder), folder.name)
+    def keep(self, name: str, content: object) -> None:
+        """Keeps a text, or what JSON can hold, as an artifact of that name."""
+        text = content if isinstance(content, str) else json.dumps(content, indent=1) + "\n"
+        files.write(self.folder / name, text.encode())
 
     def evidence(self, theory: Mapping[str, float], tensors: Mapping[str, Tensor]) -> None:
-        """Keeps with the run what theory expected of it, and what pictures of it are made of."""
-        self.client.log_dict(self.run_id, dict(theory), THEORY)
-        with TemporaryDirectory() as folder:
-            save_file(dict(tensors), Path(folder, results.TENSORS))
-            self.client.log_artifact(self.run_id, str(Path(folder, results.TENSORS)))
+        """Keeps what theory expected of the run, every value of every replica, and what pictures of it are made of."""
+        self.keep(THEORY, dict(theory))
+        self.keep(results.REPLICAS, self.journal.replicas().to_csv(index=False))
+        files.write(self.folder / results.TENSORS, save(dict(tensors)))
 
-    def replicas(self) -> pd.DataFrame:
-        """Every value of every replica: one row a (step, replica), one column a metric; empty where not measured."""
-        tables = [
-            pd.DataFrame({"step": step, "replica": range(len(next(iter(named.values())))), **named})
-            for step, named in sorted(self.history.items())
-        ]
-        return pd.concat(tables, ignore_index=True)
+    def end(self, status: str, reason: str | None = None) -> None:
+        """Ends the run, and waits a while for the store if it is away. Raises store.TrackingError if it stays so."""
+        self.journal.note(status=status, reason=reason, ended=int(1000 * time.time()), told=False)
+        self.tell(patience=PATIENCE)
+
+    def tell(self, *, patience: float = 0) -> None:
+        """Tells the store what the folder has and it may not: metrics, artifacts, tags, the end.
+
+        All of it may be told twice. patience: seconds to go on trying.  Raises store.TrackingError.
+        """
+        until = time.monotonic() + patience
+        while True:
+            try:
+                self._tell_metrics()
+                self._tell_the_rest()
+                break
+            except AWAY as error:
+                if time.monotonic() > until:
+                    raise store.TrackingError(
+                        f"{self.place} does not take the record of this run ({type(error).__name__}: "
+                        f"{str(error).splitlines()[0][:200]}); it waits in {self.folder}. Once the store is back: "
+                        f"python -m initlab.deliver {self.folder}"
+                    ) from error
+                time.sleep(1)
+        self.journal.note(told=True)
+
+    def _tell_metrics(self) -> None:
+        """In as few writes as MLflow allows; with the time of the journal, so that a point told twice is one point."""
+        entries = self.journal.entries
+        points = [point for entry in entries[self._told :] for point in _points(entry)]
+        for start in range(0, len(points), BATCH):
+            self.client.log_batch(self.run_id, metrics=points[start : start + BATCH])
+        self._told = len(entries)
+
+    def _tell_the_rest(self) -> None:
+        facts = self.journal.facts
+        for name in KEPT:
+            if (self.folder / name).is_file():
+                self.client.log_artifact(self.run_id, str(self.folder / name))
+        if facts["status"] == "FINISHED" and (self.folder / CHECKPOINTS).is_dir():
+            self.client.log_artifacts(self.run_id, str(self.folder / CHECKPOINTS), CHECKPOINTS)
+        tags = facts["tags"] | ({"end.reason": facts["reason"][:500]} if facts["reason"] else {})
+        self.client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+        if facts["status"] is not None:
+            self.client.set_terminated(self.run_id, facts["status"], facts["ended"])
+
+
+def _points(entry: Entry) -> Iterator[Metric]:
+    for name, replicas in entry.values.items():
+        mean, ci95 = mean_ci95(replicas)
+        yield Metric(name, mean, entry.time, entry.step)
+        if ci95 is not None:
+            yield Metric(f"{name}.ci95", ci95, entry.time, entry.step)
 
 
 @contextmanager
 def run(
-    *, uri: str, experiment: str, name: str, config: dict[str, Any], sweep: str | None, overrides: list[str], data: dict
+    *,
+    uri: str,
+    experiment: str,
+    folder: Path,
+    name: str,
+    config: Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    sweep: str | None = None,
+    resume: bool = False,
+    tags: Mapping[str, str] | None = None,
 ) -> Iterator[Run]:
-    """A run of the store: FINISHED if the body returns, KILLED if a signal ends it, else FAILED; the reason is a tag.
+    """A run that ends as its body does: FINISHED, FAILED with the reason and the traceback, KILLED by a signal.
 
-    config: resolved, plain; becomes the run's params (flat) and its config.yaml.  sweep: the sweep's folder, if it is
-    part of one; its parent is found by that.  data: name and facts of the data set, noted as the run's input.
+    folder: where it is kept on disk.  config: resolved, plain; becomes the run's params (flat) and its config.yaml.
+    sweep: the sweep's folder, if it is part of one; its parent is found by that.  resume: go on with the run that is in
+    the folder, if one is; one that has finished is given as it is, to be left alone.  tags: further ones.
+    Raises ValueError if the folder holds a run and is not to be resumed, or one of another configuration;
+    store.TrackingError.
     """
     with process.exit_on_signals():
+        if not resume:
+            refuse_used(folder)
         client, experiment_id = store.connect(uri, experiment)
         store.bury_the_dead(client, experiment_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        current = Run(client, store.place(uri), folder)
         text = OmegaConf.to_yaml(config)
-        tags = _origin() | {
-            "seed": str(config["seed"]),
-            "config.sha256": hashlib.sha256(text.encode()).hexdigest(),
-            "overrides": json.dumps(overrides),
-        }
-        if sweep is not None:
-            tags["mlflow.parentRunId"] = _parent(client, experiment_id, sweep)
-        run_id = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
-        current = Run(client, run_id)
-        try:
-            params = [Param(key, value) for key, value in _flat(config)]
-            for start in range(0, len(params), 100):
-                client.log_batch(run_id, params=params[start : start + 100])
-            client.log_text(run_id, text, CONFIG)
-            client.log_inputs(run_id, datasets=[_dataset(data, tags.get("data.md5", ""))])
+        known = current.journal.facts["run_id"] or (store.run_in(client, experiment_id, folder) if resume else None)
+        if known is None:
+            tags = (
+                owner()
+                | dict(tags or {})
+                | {
+                    "folder": str(folder),
+                    "seed": str(config["seed"]),
+                    "config.sha256": sha256(text),
+                    "overrides": json.dumps(list(overrides)),
+                }
+            )
+            if sweep is not None:
+                tags["mlflow.parentRunId"] = store.parent(client, experiment_id, sweep)
+            known = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
+        elif store.get(client, known).data.tags["config.sha256"] != sha256(text):
+            raise ValueError(f"{folder} holds run {known}, of another configuration; resume needs the same command")
+        current.journal.note(run_id=known)
+        if current.finished:
+            if not current.journal.facts["told"]:
+                current.tell()
             yield current
-            client.log_text(run_id, current.replicas().to_csv(index=False), results.REPLICAS)
+            return
+        try:
+            store.reopen(client, known)
+            current.journal.note(status=None, reason=None, told=False)
+            current.keep(CONFIG, text)
+            params = [Param(key, value) for key, value in flat(config)]
+            for start in range(0, len(params), 100):
+                client.log_batch(known, params=params[start : start + 100])
+            yield current
+            current.end("FINISHED")
         except BaseException as error:
-            store.end(client, run_id, "FAILED", reason=f"{type(error).__name__}: {error}")
+            if not current.finished:
+                with suppress(OSError):  # no room for it
+                    current.keep(TRACEBACK, traceback.format_exc())
+                status, reason = store.verdict(f"{type(error).__name__}: {error}")
+                try:
+                    current.end(status, reason)
+                except OSError as lost:
+                    log.error(lost)
             raise
-        store.end(client, run_id, "FINISHED")
 
 
-class Sweep:
-    """The parent run of a sweep's jobs; they find it by the sweep's folder, from whichever process they run in."""
-
-    def __init__(self, *, uri: str, experiment: str, folder: str, name: str) -> None:
-        """Opens the run. Raises store.TrackingError."""
-        self.client, self.experiment_id = store.connect(uri, experiment)
-        store.bury_the_dead(self.client, self.experiment_id)
-        tags = _origin() | {"sweep": folder}
-        self.run_id = self.client.create_run(self.experiment_id, run_name=name, tags=tags).info.run_id
-
-    def results(self) -> results.Results | None:
-        """Of all finished jobs, if any."""
-        return _results(self.client, self.experiment_id, self.run_id)
-
-    def tag_results(self, digest: str) -> None:
-        """Notes the digest of the results, by which `find` finds the run."""
-        self.client.set_tag(self.run_id, DIGEST, digest)
-
-    def keep(self, folder: Path, names: Sequence[str]) -> None:
-        """Copies these files of a folder into the run's artifacts."""
-        _keep(self.client, self.run_id, folder, names)
-
-    def finish(self, status: str) -> None:
-        """Ends the run."""
-        store.end(self.client, self.run_id, status, reason="a job failed" if status == "FAILED" else None)
+def resumable(uri: str, experiment: str, config: Mapping[str, Any], run_id: str | None) -> Path | None:
+    """The folder of a run that can be gone on with: of `run_id`, or of the newest of this configuration that was
+    interrupted or failed, if there is one. Raises ValueError if `run_id` can't be; store.TrackingError.
+    """
+    client, experiment_id = store.connect(uri, experiment)
+    store.bury_the_dead(client, experiment_id)
+    digest = sha256(OmegaConf.to_yaml(config))
+    if run_id is None:
+        found = store.interrupted(client, experiment_id, f"tags.`config.sha256` = '{digest}'")
+        folders = [Path(one.data.tags["folder"]) for one in found if "mlflow.parentRunId" not in one.data.tags]
+        return next((folder for folder in folders if folder.is_dir()), None)
+    found = store.get(client, run_id)
+    folder = store.folder_of(found, "folder")
+    if found.data.tags["config.sha256"] != digest:
+        recorded = dict(flat(OmegaConf.to_container(OmegaConf.load(folder / CONFIG))))
+        now = dict(flat(config))
+        changed = [key for key in {**recorded, **now} if recorded.get(key) != now.get(key)]
+        lines = ", ".join(f"{key} {recorded.get(key)}, here {now.get(key)}" for key in changed)
+        raise ValueError(f"run {run_id} had another configuration: {lines}; resume needs the same command")
+    return folder
 
 
-def collect(uri: str, run_id: str) -> results.Results:
-    """The results of a recorded sweep, by the id of its parent run. Raises store.TrackingError if it has none."""
-    client = store.client(uri)
-    try:
-        run = client.get_run(run_id)
-    except MlflowException as error:
-        raise store.TrackingError(f"{store.place(uri)} holds no run {run_id}") from error
-    found = _results(client, run.info.experiment_id, run_id)
-    if found is None:
-        raise store.TrackingError(
-            f"{run_id} ({run.info.run_name}) is no sweep: it has no finished jobs nested under it"
-        )
-    return found
+def deliver(uri: str, folder: Path) -> str | None:
+    """Tells the store what it has not been told of the run in `folder`; returns the run's id, None if it has it all.
+
+    Raises store.TrackingError; ValueError if no run is in the folder.
+    """
+    if not (folder / RUN).is_file():
+        raise ValueError(f"{folder} holds no run: no {RUN}")
+    journal = Journal(folder)
+    if journal.facts["told"]:
+        return None
+    current = Run(store.client(uri), store.place(uri), folder)
+    store.get(current.client, current.run_id)
+    current.tell()
+    return current.run_id
 
 
-def attach(uri: str, folder: Path, names: Sequence[str], *, run_id: str) -> None:
-    """Copies files into the artifacts of a run."""
-    _keep(store.client(uri), run_id, folder, names)
-
-
-def find(uri: str, digest: str) -> str | None:
-    """The id of the newest sweep whose results have this digest, if there is one."""
-    client = store.client(uri)
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    found = client.search_runs(experiments, f"tags.`{DIGEST}` = '{digest}'", max_results=1)
-    return found[0].info.run_id if found else None
-
-
-def _keep(client: MlflowClient, run_id: str, folder: Path, names: Sequence[str]) -> None:
-    for name in names:
-        within = str(Path(name).parent)
-        client.log_artifact(run_id, str(folder / name), None if within == "." else within)
-
-
-def _results(client: MlflowClient, experiment_id: str, parent_id: str) -> results.Results | None:
-    """The tables of all finished jobs, one under the other, with name and overrides as columns; the rest of each."""
-    jobs = client.search_runs(
-        [experiment_id],
-        f"tags.`mlflow.parentRunId` = '{parent_id}' and attributes.status = 'FINISHED'",
-        order_by=["attributes.start_time ASC"],
-        max_results=50000,
-    )
-    newest = {job.info.run_name: job for job in jobs}  # a job that was run twice counts once
-    tables, runs, tensors = [], {}, {}
-    for name, job in newest.items():
-        overrides = json.loads(job.data.tags["overrides"])
-        swept = dict(item.lstrip("+~").partition("=")[::2] for item in overrides)
-        with TemporaryDirectory() as folder:
-            file = partial(client.download_artifacts, job.info.run_id, dst_path=folder)
-            table = pd.read_csv(file(results.REPLICAS))
-            tensors[name] = load_file(file(results.TENSORS))
-            config = OmegaConf.to_container(OmegaConf.load(file(CONFIG)))
-            runs[name] = {"overrides": swept, "config": config, "theory": json.loads(Path(file(THEORY)).read_text())}
-        tables.append(pd.concat([pd.DataFrame({"run": name} | swept, index=table.index), table], axis=1))
-    return results.Results(pd.concat(tables, ignore_index=True), runs, tensors) if tables else None
-
-
-def _parent(client: MlflowClient, experiment_id: str, folder: str) -> str:
-    found = client.search_runs([experiment_id], f"tags.sweep = \"{folder}\" and attributes.status = 'RUNNING'")
-    if not found:
-        raise store.TrackingError(f"the sweep in {folder} has no running parent in the tracking store")
-    return found[0].info.run_id
-
-
-def _origin() -> dict[str, str]:
-    """Where a run comes from: code, data, machine; what can't be known is left out."""
-    tags = {
+def owner() -> dict[str, str]:
+    """Who runs it, and from what."""
+    return origin.tags() | {
         "owner": process.owner(),
         "mlflow.user": process.user(),
         "mlflow.source.name": Path(sys.argv[0]).name,
         "mlflow.source.type": "LOCAL",
     }
-    git = _git("rev-parse", "HEAD")
-    if git is not None:
-        dirty = bool(_git("status", "--porcelain"))
-        tags |= {"git.commit": git, "mlflow.source.git.commit": git, "git.dirty": str(dirty)}
-    if Path("data.dvc").is_file():
-        tags["data.md5"] = OmegaConf.load("data.dvc").outs[0].md5
-    if Path("dvc.lock").is_file():
-        tags["dvc.lock.md5"] = hashlib.md5(Path("dvc.lock").read_bytes(), usedforsecurity=False).hexdigest()
-    return tags
 
 
-def _git(*arguments: str) -> str | None:
-    try:
-        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def _dataset(data: dict, digest: str) -> DatasetInput:
+def _dataset(data: Mapping[str, Any]) -> DatasetInput:
     """The data set as MLflow's UI shows it: name, digest, the images of each split."""
     profile = {name: fact["images"] for name, fact in data["facts"]["splits"].items()}
     entity = Dataset(
         name=data["name"],
-        digest=digest.removesuffix(".dir") or "unknown",
+        digest=data["facts"]["raw"].removesuffix(".dir"),
         source_type="local",
         source=json.dumps({"uri": "data.dvc"}),
         profile=json.dumps(profile | {key: data["facts"][key] for key in ("mean", "std", "inputs", "classes")}),
@@ -243,10 +297,14 @@ def _dataset(data: dict, digest: str) -> DatasetInput:
     return DatasetInput(entity, [InputTag("mlflow.data.context", "training")])
 
 
-def _flat(config: object, prefix: str = "") -> Iterator[tuple[str, str]]:
+def flat(config: object, prefix: str = "") -> Iterator[tuple[str, str]]:
     """{"init": {"scale": 1}} -> ("init.scale", "1"); items of a list by their number."""
     if isinstance(config, dict | list) and config:
         for key, value in config.items() if isinstance(config, dict) else enumerate(config):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
     else:
         yield prefix[:-1], json.dumps(config) if not isinstance(config, str) else config
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

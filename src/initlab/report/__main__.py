@@ -32,11 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not sweep.is_dir():
         if not re.fullmatch("[0-9a-f]{32}", chosen.sweep):
             raise ValueError(f"{sweep} is neither a folder nor the id of a run")
-        from initlab import track
+        from initlab import sweep as sweeps
 
         run_id = chosen.sweep
         sweep = Path("multirun", run_id)
-        results.save(track.collect(chosen.tracking_uri, run_id), sweep)
+        results.save(sweeps.collect(chosen.tracking_uri, run_id), sweep)
     folder = chosen.folder or sweep / "report"
     names = report.write(results.load(sweep), folder, lesson)
     if lesson is not None:
@@ -60,13 +60,14 @@ def _lesson(path: Path) -> pd.DataFrame:
 
 def _attached(uri: str, folder: Path, names: Sequence[str], run_id: str | None, digest: str) -> str:
     """Copies the report to the run, or to the newest one with these results; says where it went."""
-    from initlab import store, track
+    from initlab import store
+    from initlab import sweep as sweeps
 
     try:
-        run_id = run_id or track.find(uri, digest)
+        run_id = run_id or sweeps.find(uri, digest)
         if run_id is None:
             return "no sweep with these results is in MLflow"
-        track.attach(uri, folder, names, run_id=run_id)
+        sweeps.attach(uri, folder, names, run_id=run_id)
     except store.TrackingError as error:
         return f"not copied to MLflow: {error}"
     return f"copied to the artifacts of run {run_id}"

@@ -1,0 +1,69 @@
+"""One run: its objects made from a configuration, trained, tested, and what they show handed to the record."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from initlab import lit, mnist, origin, track
+
+log = logging.getLogger(__name__)
+
+if TYPE_CHECKING:
+    from pytorch_lightning import Trainer
+
+
+def build(cfg: DictConfig, folder: Path) -> "tuple[Trainer, lit.Network, lit.Images]":
+    """The objects of a run, each of which refuses bad values as it is made. folder: where its checkpoints go."""
+    if not OmegaConf.is_list(cfg.model.hidden):
+        raise ValueError(f"model.hidden is {cfg.model.hidden!r}; expected a list of widths, [100] for one layer")
+    if type(cfg.trainer.max_epochs) is not int or cfg.trainer.max_epochs == 0:
+        raise ValueError(f"trainer.max_epochs is {cfg.trainer.max_epochs!r}; expected at least 1, or -1 for no end")
+    network = lit.Network(
+        hidden=list(cfg.model.hidden),
+        replicas=cfg.replicas,
+        seed=cfg.seed,
+        scheme=instantiate(cfg.init.weights),
+        activation=instantiate(cfg.init.activation),
+        loss=instantiate(cfg.loss),
+        optimizer=instantiate(cfg.optimizer),
+        every=cfg.stats.every,
+        probe=cfg.stats.probe,
+    )
+    trainer = instantiate(cfg.trainer, default_root_dir=folder)
+    if trainer.world_size != 1:
+        raise ValueError(f"trainer: {trainer.world_size} devices; replicas are trained on one")
+    images = lit.Images(cfg.data.folder, batch_size=cfg.data.batch_size, seed=cfg.seed)
+    images.prepare_data()
+    facts = mnist.read_facts(images.folder)
+    if 1 < network.loss.outputs < facts["classes"]:
+        raise ValueError(f"loss.outputs is {network.loss.outputs}; the data has {facts['classes']} classes")
+    pinned = origin.tags().get("data.md5")
+    if pinned not in (None, facts["raw"]):
+        raise ValueError(
+            f"{images.folder} was made of data {facts['raw']}; data.dvc pins {pinned}: dvc repro normalize"
+        )
+    return trainer, network, images
+
+
+def train(config: Mapping[str, Any], run: track.Run) -> float:
+    """Trains and tests what `config` describes, from the last checkpoint in the run's folder if there is one.
+
+    Returns the validation accuracy, mean over replicas. Raises ValueError for a value that can't be used.
+    """
+    if run.finished:
+        log.info(f"run {run.run_id} has finished before: nothing to do")
+        return run.journal.last("val/accuracy")
+    trainer, network, images = build(OmegaConf.create(dict(config)), run.folder)
+    facts = mnist.read_facts(images.folder)
+    run.begin(origin.here(facts, trainer.strategy.root_device), {"name": images.folder.name, "facts": facts})
+    network.record = run.log
+    last = run.folder / track.CHECKPOINTS / "last.ckpt"
+    trainer.fit(network, images, ckpt_path=last if last.exists() else None, weights_only=True)
+    trainer.test(network, images, verbose=False)
+    run.tag(**{"weights.sha256": network.digest()})
+    run.evidence(network.theory(), network.tensors())
+    return run.journal.last("val/accuracy")

@@ -1,0 +1,47 @@
+"""Files that are whole or not there."""
+
+import os
+from pathlib import Path
+
+
+def write(path: Path, content: bytes | memoryview) -> None:
+    """Puts `content` at `path` in one step: written beside it, brought to the disk, renamed.
+
+    Whatever ends the process, power included, `path` is afterwards what it was or what it should be.
+    Raises OSError, and leaves no partial file, if there is no room.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the renaming too
+    finally:
+        os.close(folder)
+
+
+def append(path: Path, text: str) -> None:
+    """Adds lines at the end of a file, and brings them to the disk. The last newline says that all are there."""
+    with path.open("a") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def whole_lines(path: Path) -> list[str]:
+    """The lines that were written to their end; the beginning of one that was not is cut off."""
+    if not path.exists():
+        return []
+    content = path.read_bytes()
+    end = content.rfind(b"\n") + 1
+    if end < len(content):
+        os.truncate(path, end)
+    return content[:end].decode().splitlines()

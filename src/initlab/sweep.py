@@ -1,0 +1,140 @@
+"""A sweep: the parent run of its jobs, and what they found, put together."""
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pandas as pd
+from mlflow import MlflowClient
+from omegaconf import OmegaConf
+from safetensors.torch import load_file
+
+from initlab import results, store, track
+
+DIGEST = "results.sha256"  # tag of a sweep
+
+
+class Sweep:
+    """The parent run of a sweep's jobs; they find it by the sweep's folder, from whichever process they run in."""
+
+    def __init__(
+        self,
+        *,
+        uri: str,
+        experiment: str,
+        folder: str,
+        name: str,
+        overrides: Sequence[str] = (),
+        resume: bool = False,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Opens the run, or the one that is in the folder already, if it is to be resumed.
+
+        Raises store.TrackingError.
+        """
+        self.client, self.experiment_id = store.connect(uri, experiment)
+        store.bury_the_dead(self.client, self.experiment_id)
+        if resume:
+            found = store.interrupted(self.client, self.experiment_id, f'tags.sweep = "{folder}"')
+            self.run_id = found[0].info.run_id
+            store.reopen(self.client, self.run_id)
+        else:
+            tags = track.owner() | {"sweep": folder, "overrides": json.dumps(list(overrides))} | dict(tags or {})
+            self.run_id = self.client.create_run(self.experiment_id, run_name=name, tags=tags).info.run_id
+
+    def results(self) -> results.Results | None:
+        """Of all finished jobs, if any."""
+        return _results(self.client, self.experiment_id, self.run_id)
+
+    def tag_results(self, digest: str) -> None:
+        """Notes the digest of the results, by which `find` finds the run."""
+        self.client.set_tag(self.run_id, DIGEST, digest)
+
+    def keep(self, folder: Path, names: Sequence[str]) -> None:
+        """Copies these files of a folder into the run's artifacts."""
+        _keep(self.client, self.run_id, folder, names)
+
+    def finish(self, status: str) -> None:
+        """Ends the run."""
+        if status == "FINISHED":
+            store.end(self.client, self.run_id, status)
+        else:
+            store.end(self.client, self.run_id, *store.verdict("a job failed"))
+
+
+def resumable(uri: str, experiment: str, overrides: Sequence[str], run_id: str | None) -> Path | None:
+    """The folder of a sweep that can be gone on with: of `run_id`, or of the newest of these overrides that did not
+    finish, if there is one. Raises ValueError if `run_id` can't be; store.TrackingError.
+    """
+    client, experiment_id = store.connect(uri, experiment)
+    store.bury_the_dead(client, experiment_id)
+    text = json.dumps(list(overrides))
+    if run_id is None:
+        sweeps = store.interrupted(client, experiment_id, "tags.sweep != ''")
+        folders = [Path(one.data.tags["sweep"]) for one in sweeps if one.data.tags.get("overrides") == text]
+        return next((folder for folder in folders if folder.is_dir()), None)
+    found = store.get(client, run_id)
+    folder = store.folder_of(found, "sweep")
+    if found.data.tags.get("overrides") != text:
+        raise ValueError(f"sweep {run_id} was of {found.data.tags.get('overrides')}; resume needs the same command")
+    return folder
+
+
+def collect(uri: str, run_id: str) -> results.Results:
+    """The results of a recorded sweep, by the id of its parent run. Raises store.TrackingError if it has none."""
+    client = store.client(uri)
+    run = store.get(client, run_id)
+    found = _results(client, run.info.experiment_id, run_id)
+    if found is None:
+        raise store.TrackingError(
+            f"{run_id} ({run.info.run_name}) is no sweep: it has no finished jobs nested under it"
+        )
+    return found
+
+
+def attach(uri: str, folder: Path, names: Sequence[str], *, run_id: str) -> None:
+    """Copies files into the artifacts of a run."""
+    _keep(store.client(uri), run_id, folder, names)
+
+
+def find(uri: str, digest: str) -> str | None:
+    """The id of the newest sweep whose results have this digest, if there is one."""
+    client = store.client(uri)
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    found = client.search_runs(experiments, f"tags.`{DIGEST}` = '{digest}'", max_results=1)
+    return found[0].info.run_id if found else None
+
+
+def _keep(client: MlflowClient, run_id: str, folder: Path, names: Sequence[str]) -> None:
+    for name in names:
+        within = str(Path(name).parent)
+        client.log_artifact(run_id, str(folder / name), None if within == "." else within)
+
+
+def _results(client: MlflowClient, experiment_id: str, parent_id: str) -> results.Results | None:
+    """The tables of all finished jobs, one under the other, with name and overrides as columns; the rest of each."""
+    jobs = client.search_runs(
+        [experiment_id],
+        f"tags.`mlflow.parentRunId` = '{parent_id}' and attributes.status = 'FINISHED'",
+        order_by=["attributes.start_time ASC"],
+        max_results=50000,
+    )
+    newest = {job.info.run_name: job for job in jobs}  # a job that was run twice counts once
+    tables, runs, tensors = [], {}, {}
+    for name, job in newest.items():
+        overrides = json.loads(job.data.tags["overrides"])
+        swept = dict(item.lstrip("+~").partition("=")[::2] for item in overrides)
+        with TemporaryDirectory() as folder:
+            file = partial(client.download_artifacts, job.info.run_id, dst_path=folder)
+            table = pd.read_csv(file(results.REPLICAS))
+            tensors[name] = load_file(file(results.TENSORS))
+            config = OmegaConf.to_container(OmegaConf.load(file(track.CONFIG)))
+            runs[name] = {
+                "overrides": swept,
+                "config": config,
+                "theory": json.loads(Path(file(track.THEORY)).read_text()),
+            }
+        tables.append(pd.concat([pd.DataFrame({"run": name} | swept, index=table.index), table], axis=1))
+    return results.Results(pd.concat(tables, ignore_index=True), runs, tensors) if tables else None
