@@ -113,6 +113,22 @@ def pin(folder: Path) -> str:
     return f"{hashlib.md5(json.dumps(listing).encode(), usedforsecurity=False).hexdigest()}.dir"
 
 
+def refuse_unpinned(folder: Path) -> None:
+    """Raises DataError if the files are not the ones that the project's data.dvc pins; without one all are right."""
+    if not Path("data.dvc").is_file():
+        return
+    pinned = OmegaConf.load("data.dvc").outs[0].md5
+    try:
+        found = pin(folder)
+    except OSError as error:
+        raise DataError(f"{error.filename}: {error.strerror}; get it back with: dvc repro -f data.dvc") from error
+    if found != pinned:
+        raise DataError(
+            f"{folder} holds data {found}; data.dvc pins {pinned}: a file, or DVC's copy of it, is damaged, or of another "
+            "version; get them back with: dvc repro -f data.dvc"
+        )
+
+
 def split(folder: Path, validation: int | None) -> dict[str, tuple[Tensor, Tensor]]:
     """{split: (images (N, 784), labels (N,))}, uint8.
 
@@ -229,6 +245,7 @@ def main(arguments: Sequence[str]) -> None:
             config = OmegaConf.load(source)
             download(config.mirrors, config.files, Path(folder))
         case ["normalize", raw, out, *regimes]:
+            refuse_unpinned(Path(raw))
             for regime in map(Path, regimes):
                 config = OmegaConf.load(regime)
                 facts = normalize(Path(raw), Path(out, regime.stem), validation=config.validation, scale=config.scale)

@@ -156,6 +156,12 @@ def parent(client: MlflowClient, experiment_id: str, folder: str) -> str:
     return found[0].info.run_id
 
 
+def jobs(client: MlflowClient, experiment_id: str, parent_id: str) -> list[Run]:
+    """The finished jobs of a sweep, in the order they were started."""
+    query = f"tags.`mlflow.parentRunId` = '{parent_id}' and attributes.status = 'FINISHED'"
+    return list(client.search_runs([experiment_id], query, order_by=["attributes.start_time ASC"], max_results=50000))
+
+
 def interrupted(client: MlflowClient, experiment_id: str, query: str) -> list[Run]:
     """Runs that were killed or failed, the newest first."""
     found = client.search_runs([experiment_id], query, max_results=50000)

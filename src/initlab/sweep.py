@@ -115,12 +115,7 @@ def _keep(client: MlflowClient, run_id: str, folder: Path, names: Sequence[str])
 
 def _results(client: MlflowClient, experiment_id: str, parent_id: str) -> results.Results | None:
     """The tables of all finished jobs, one under the other, with name and overrides as columns; the rest of each."""
-    jobs = client.search_runs(
-        [experiment_id],
-        f"tags.`mlflow.parentRunId` = '{parent_id}' and attributes.status = 'FINISHED'",
-        order_by=["attributes.start_time ASC"],
-        max_results=50000,
-    )
+    jobs = store.jobs(client, experiment_id, parent_id)
     newest = {job.info.run_name: job for job in jobs}  # a job that was run twice counts once
     tables, runs, tensors = [], {}, {}
     for name, job in newest.items():

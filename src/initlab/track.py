@@ -10,7 +10,8 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 import numpy as np
 from mlflow import MlflowClient
@@ -256,6 +257,68 @@ def resumable(uri: str, experiment: str, config: Mapping[str, Any], run_id: str 
         lines = ", ".join(f"{key} {recorded.get(key)}, here {now.get(key)}" for key in changed)
         raise ValueError(f"run {run_id} had another configuration: {lines}; resume needs the same command")
     return folder
+
+
+class Recorded(NamedTuple):
+    """A run as the store has it. histories: {metric: [(step, value)], in the order of steps}.  replicas: a CSV."""
+
+    run_id: str
+    name: str
+    status: str
+    experiment: str
+    experiment_id: str
+    tags: dict[str, str]
+    config: str
+    origin: origin.Origin
+    histories: dict[str, list[tuple[int, float]]]
+    replicas: str
+
+
+def recorded(uri: str, run_id: str) -> Recorded:
+    """Reads a run. Raises store.TrackingError if it is not there, or has no record to be replayed."""
+    client = store.client(uri)
+    run = store.get(client, run_id)
+
+    def text(name: str) -> str:
+        with TemporaryDirectory() as folder:
+            return Path(client.download_artifacts(run_id, name, folder)).read_text()
+
+    try:
+        return Recorded(
+            run_id,
+            run.info.run_name,
+            run.info.status,
+            client.get_experiment(run.info.experiment_id).name,
+            run.info.experiment_id,
+            run.data.tags,
+            text(CONFIG),
+            json.loads(text(ORIGIN)),
+            {
+                name: sorted((point.step, point.value) for point in client.get_metric_history(run_id, name))
+                for name in run.data.metrics
+            },
+            text(results.REPLICAS),
+        )
+    except (MlflowException, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise store.TrackingError(f"run {run_id} ({run.info.status}) has no record to be replayed: {reason}") from error
+
+
+def finished_jobs(uri: str, parent_id: str) -> list[str]:
+    """The ids of a sweep's finished jobs, in their order. Raises store.TrackingError if it has none."""
+    client = store.client(uri)
+    parent = store.get(client, parent_id)
+    jobs = store.jobs(client, parent.info.experiment_id, parent_id)
+    if not jobs:
+        raise store.TrackingError(
+            f"{parent_id} ({parent.info.run_name}) is no sweep: no finished job is nested under it"
+        )
+    return [job.info.run_id for job in jobs]
+
+
+def tag(uri: str, run_id: str, **tags: str) -> None:
+    """Sets tags of a run that has ended."""
+    store.client(uri).log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
 
 def deliver(uri: str, folder: Path) -> str | None:

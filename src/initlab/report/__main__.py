@@ -1,16 +1,14 @@
 """python -m initlab.report SWEEP: the report of any sweep, from its folder or from the id of its parent run."""
 
 import argparse
-import os
 import re
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from initlab import report, results
+from initlab import cli, report, results
 
 NEEDED = {"source", "quantity", "expression", "printed", "ours", "theory", "verdict", "low", "high", "percentile"}
 
@@ -21,11 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("sweep", help="a sweep's folder, as multirun/DATE/TIME, or the id of its parent run")
     parser.add_argument("folder", nargs="?", type=Path, help="where the report goes (default: report/ in the sweep's)")
     parser.add_argument("--lesson", type=Path, help="the lesson's table, to be part of it")
-    parser.add_argument(
-        "--tracking-uri",
-        default=os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{Path.cwd()}/mlflow.db"),
-        help="MLflow's store (default: MLFLOW_TRACKING_URI, or else mlflow.db here)",
-    )
+    cli.add_tracking_uri(parser)
     chosen = parser.parse_args(arguments)
     lesson = _lesson(chosen.lesson) if chosen.lesson is not None else None
     sweep, run_id = Path(chosen.sweep), None
@@ -74,7 +68,5 @@ def _attached(uri: str, folder: Path, names: Sequence[str], run_id: str | None, 
 
 
 if __name__ == "__main__":
-    try:
+    with cli.one_line():
         main()
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
