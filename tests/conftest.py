@@ -1,10 +1,15 @@
 """What the tests stand on: the real MNIST, normalised once a session, and the project as a stranger clones it."""
 
 import os
+
+# Two trainings at once, each with a thread a core, would wait for each other most of the time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,7 +18,28 @@ from initlab import mnist
 
 ROOT = Path(__file__).parents[1]
 
+FAULT = "fault(what, then): tries a fault; `python tests/reliability.py` makes a table of them all"
 Train = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--times", type=int, default=1, help="how often faults at random moments are tried")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", FAULT)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that takes `trial`, the number of its try, is run --times times."""
+    if "trial" in metafunc.fixturenames:
+        metafunc.parametrize("trial", range(metafunc.config.getoption("times")))
+
+
+@pytest.fixture
+def thorough(request: pytest.FixtureRequest) -> bool:
+    """Whether faults are tried often, and so may take long."""
+    return request.config.getoption("times") > 1
 
 
 @pytest.fixture(scope="session")
@@ -71,6 +97,35 @@ def command(words: Sequence[str], cwd: Path, *, check: bool = True) -> subproces
     if check and done.returncode:
         pytest.fail(f"{' '.join(words)} exited {done.returncode}\n{done.stdout}\n{done.stderr}")
     return done
+
+
+@contextmanager
+def started(*words: str, cwd: Path, **settings: str) -> Iterator[subprocess.Popen[str]]:
+    """`python train.py ...`, going on; settings: further environment variables. At the end it is killed."""
+    process = subprocess.Popen(
+        [sys.executable, "-u", "train.py", *words],
+        cwd=cwd,
+        env=environment() | settings,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_for(text: str, process: subprocess.Popen[str]) -> str:
+    """Reads what a process prints up to the first line with this text; fails the test if it ends without one."""
+    lines = []
+    assert process.stdout is not None
+    for line in process.stdout:
+        lines.append(line)
+        if text in line:
+            return "".join(lines)
+    pytest.fail(f"no {text!r} in\n{''.join(lines)}")
 
 
 def environment() -> dict[str, str]:

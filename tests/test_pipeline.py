@@ -1,12 +1,17 @@
 """`dvc repro` from a fresh clone, with the training made short."""
 
 import json
+import os
 import re
+import shutil
+import signal
+import subprocess
 import sys
+from hashlib import md5
 from pathlib import Path
 
 import pytest
-from conftest import command, fresh_clone
+from conftest import command, environment, fresh_clone, wait_for
 from mlflow import MlflowClient
 from omegaconf import OmegaConf
 
@@ -41,11 +46,99 @@ def test_the_data_is_remade_as_it_is_pinned(clone: Path) -> None:
     assert "Data and pipelines are up to date" in dvc(clone, "status", "normalize")
 
 
-def test_repro_runs_to_the_end_and_then_has_nothing_to_do(clone: Path) -> None:
+def damage(path: Path) -> None:
+    """Changes one byte in the middle of a file."""
+    path.chmod(0o644)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cached(clone: Path, path: Path) -> Path:
+    """DVC's copy of a file."""
+    digest = md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    return clone / ".dvc" / "cache" / "files" / "md5" / digest[:2] / digest[2:]
+
+
+@pytest.mark.fault(
+    "DVC's cached copy of a raw file is damaged, and checked out again",
+    "`normalize` refuses it by its hash, which is not that of `data.dvc`, and names the command that brings it back",
+)
+def test_a_damaged_object_in_the_cache(clone: Path) -> None:
+    """DVC itself restores a damaged copy, and says that all is well."""
+    file = clone / "data" / "raw" / "train-labels-idx1-ubyte.gz"
+    damage(cached(clone, file))
+    shutil.rmtree(clone / "data" / "raw")
+    dvc(clone, "checkout", "data.dvc")
+    done = command([sys.executable, "-m", "dvc", "repro", "-f", "-s", "normalize"], clone, check=False)
+    assert done.returncode == 255
+    assert "holds data " in done.stderr
+    assert done.stderr.count("dvc repro -f data.dvc") == 1
+    dvc(clone, "repro", "-f", "data.dvc")
+    assert "Data and pipelines are up to date" in dvc(clone, "status", "normalize")
+    dvc(clone, "repro", "-f", "-s", "normalize")
+    assert git(clone, "status", "--porcelain") == ""
+
+
+@pytest.mark.fault(
+    "a normalised file is damaged", "training refuses it by its SHA-256 and names the command that remakes it"
+)
+def test_a_damaged_normalised_file(clone: Path) -> None:
+    damage(clone / "data" / "normalized" / "mnist" / "validation.safetensors")
+    done = command([sys.executable, "train.py", "experiment=smoke"], clone, check=False)
+    assert done.returncode == 1
+    assert done.stderr.endswith("is missing or damaged; make it again with: dvc repro -f normalize\n")
+    dvc(clone, "repro", "-f", "-s", "normalize")
+    assert git(clone, "status", "--porcelain") == ""
+
+
+@pytest.mark.fault(
+    "the normalised data are not made from the data that data.dvc pins",
+    "training refuses them, naming both hashes and `dvc repro normalize`",
+)
+def test_data_of_another_version(clone: Path) -> None:
+    """As after a `git checkout` without `dvc checkout`."""
+    pinned = OmegaConf.load(clone / "data.dvc").outs[0].md5
+    edit(clone / "data.dvc", f"path: data/raw\n  md5: {pinned}", f"path: data/raw\n  md5: {'0' * 32}.dir")
+    done = command([sys.executable, "train.py", "experiment=smoke"], clone, check=False)
+    git(clone, "checkout", "data.dvc")
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"error: data/normalized/mnist was made of data {pinned}; data.dvc pins {'0' * 32}.dir: dvc repro normalize\n"
+    )
+
+
+@pytest.fixture(scope="module")
+def short(clone: Path) -> Path:
+    """The clone, with a training that takes half a minute."""
     edit(clone / "conf" / "trainer" / "auto.yaml", "max_epochs: 8", "max_epochs: 1")
     edit(clone / "conf" / "config.yaml", "replicas: 8", "replicas: 2")
     edit(clone / "conf" / "model" / "deep.yaml", "[50, 50, 50, 50, 50, 50, 50, 50]", "[10, 10, 10]")
     edit(clone / "dvc.yaml", "--draws 1000", "--draws 10")
+    return clone
+
+
+@pytest.mark.fault(
+    "two `dvc repro` at once; then `kill -9` of the first, and of all it started",
+    "the second says who holds the lock and ends; dvc.lock is as it was; the next `dvc repro` does what is left to do",
+)
+def test_two_repros_at_once_and_one_interrupted(short: Path) -> None:
+    """What the pipeline makes then is seen by the next test."""
+    before = (short / "dvc.lock").read_bytes()
+    words = [sys.executable, "-m", "dvc", "repro", "train"]
+    with subprocess.Popen(
+        words, cwd=short, env=environment(), start_new_session=True, stdout=subprocess.PIPE, text=True
+    ) as first:
+        wait_for("#1", first)
+        second = command(words, short, check=False)
+        os.killpg(first.pid, signal.SIGKILL)
+    assert second.returncode == 255
+    assert "Unable to acquire lock" in second.stderr
+    assert (short / "dvc.lock").read_bytes() == before
+
+
+def test_repro_runs_to_the_end_and_then_has_nothing_to_do(short: Path) -> None:
+    clone = short
     output = dvc(clone, "repro")
     variants = {path.stem for path in (clone / "conf" / "init").glob("*.yaml")}
     metrics = {path.stem: json.loads(path.read_text()) for path in (clone / "report" / "metrics").iterdir()}

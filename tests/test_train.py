@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, Train, command, environment
+from conftest import ROOT, Train, command, environment, started, wait_for
 from hydra import compose, initialize_config_dir
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from omegaconf import OmegaConf
 
-from initlab import experiment, hooks, stats, store
+from initlab import experiment, hooks, stats
 
 SMOKE = ("experiment=smoke", "trainer=cpu")
 
@@ -244,24 +244,16 @@ def test_models_and_losses(train: Train, client: MlflowClient) -> None:
 
 
 @contextmanager
-def started(*arguments: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
+def under_way(*arguments: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
     """A training that would take minutes, once its first epoch is over."""
-    words = [sys.executable, "-u", "train.py", *arguments, "trainer=cpu", "replicas=1", "trainer.max_epochs=5000"]
-    process = subprocess.Popen(
-        words, cwd=cwd, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    try:
-        assert process.stdout is not None
-        assert any(line.startswith("epoch 1/") for line in process.stdout)
+    with started(*arguments, "trainer=cpu", "replicas=1", "trainer.max_epochs=5000", cwd=cwd) as process:
+        wait_for("epoch 1/", process)
         yield process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_a_run_as_killed(number: signal.Signals, code: int, project: Path, client: MlflowClient) -> None:
-    with started(f"seed={code}", cwd=project) as process:
+    with under_way(f"seed={code}", cwd=project) as process:
         process.send_signal(number)
         assert process.wait(60) == code
     (run,) = runs(client, f"tags.seed = '{code}'")
@@ -294,7 +286,7 @@ def test_ctrl_c_before_the_training_leaves_no_run(seconds: float, project: Path,
 
 
 def test_a_killed_sweep_ends_its_parent_too(project: Path, client: MlflowClient) -> None:
-    with started("-m", "seed=1430,1431", cwd=project) as process:
+    with under_way("-m", "seed=1430,1431", cwd=project) as process:
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 143
     (job,) = runs(client, "tags.seed = '1430'")
@@ -304,7 +296,7 @@ def test_a_killed_sweep_ends_its_parent_too(project: Path, client: MlflowClient)
 
 
 def test_kill_9_is_marked_on_the_next_start(project: Path, client: MlflowClient, train: Train) -> None:
-    with started("seed=9", cwd=project) as process:
+    with under_way("seed=9", cwd=project) as process:
         process.send_signal(signal.SIGKILL)
         process.wait(60)
         (run,) = runs(client, "tags.seed = '9'")
@@ -344,19 +336,6 @@ def test_a_failed_job_fails_its_sweep_but_not_the_others(client: MlflowClient, t
     parent = client.get_run(job.data.tags["mlflow.parentRunId"])
     assert parent.info.status == "FAILED"
     assert "comparison.csv" in artifacts(client, parent)  # of the job that did finish
-
-
-def test_parallel_first_starts_on_a_fresh_store(tmp_path: Path) -> None:
-    """Four processes at once: one makes the store, all write to it."""
-    code = (
-        "import sys; from initlab import store; "
-        "client, experiment = store.connect(sys.argv[1], 'initlab'); "
-        "client.set_terminated(client.create_run(experiment).info.run_id)"
-    )
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    processes = [subprocess.Popen([sys.executable, "-c", code, uri], env=environment()) for _ in range(4)]
-    assert [process.wait(120) for process in processes] == [0] * 4
-    assert [run.info.status for run in runs(MlflowClient(uri))] == ["FINISHED"] * 4
 
 
 # Bad input
@@ -426,37 +405,6 @@ def test_a_folder_with_checkpoints_is_not_written_to_again(train: Train, client:
     assert done.returncode == 1
     assert "outputs/once holds an earlier run; name another folder, or go on with it: resume=true" in done.stderr
     assert len(runs(client)) == before + 1
-
-
-def test_a_deleted_experiment_is_named(tmp_path: Path) -> None:
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    client, experiment = store.connect(uri, "gone")
-    client.delete_experiment(experiment)
-    with pytest.raises(store.TrackingError, match="gone is deleted; bring it back with `mlflow experiments restore"):
-        store.connect(uri, "gone")
-
-
-def test_a_store_survives_others_that_come_and_go(tmp_path: Path) -> None:
-    """A process that connects again while it writes, as a sweep does for each job; others write, and leave, meanwhile.
-
-    Were the database opened and closed other than by sqlite, its locks would be gone, and with them what is written.
-    """
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    code = (
-        "import sys; from initlab import store; "
-        "client, experiment = store.connect(sys.argv[1], 'initlab'); "
-        "client.set_terminated(client.create_run(experiment).info.run_id)"
-    )
-    first, experiment = store.connect(uri, "initlab")
-    kept = [first.create_run(experiment).info.run_id]
-    for _ in range(3):
-        client, _ = store.connect(uri, "initlab")
-        kept.append(client.create_run(experiment).info.run_id)
-        command([sys.executable, "-c", code, uri], tmp_path)
-        first.set_tag(kept[-1], "seen", "yes")
-    script = "import sys; from mlflow import MlflowClient; [MlflowClient(sys.argv[1]).get_run(i) for i in sys.argv[2:]]"
-    command([sys.executable, "-c", script, uri, *kept], tmp_path)
-    assert len(first.search_runs([experiment])) == 7
 
 
 def test_where_a_run_is_recorded_is_in_no_record(train: Train, client: MlflowClient, project: Path) -> None:

@@ -61,7 +61,7 @@ def train(config: Mapping[str, Any], run: track.Run) -> float:
     facts = mnist.read_facts(images.folder)
     run.begin(origin.here(facts, trainer.strategy.root_device), {"name": images.folder.name, "facts": facts})
     network.record = run.log
-    last = run.folder / track.CHECKPOINTS / "last.ckpt"
+    last = run.folder / track.LAST
     trainer.fit(network, images, ckpt_path=last if last.exists() else None, weights_only=True)
     trainer.test(network, images, verbose=False)
     run.tag(**{"weights.sha256": network.digest()})

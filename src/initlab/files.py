@@ -18,9 +18,9 @@ def write(path: Path, content: bytes | memoryview) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    except OSError:
+    except OSError as error:
         partial.unlink(missing_ok=True)
-        raise
+        raise _named(error, path) from error
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)  # the renaming too
@@ -30,10 +30,18 @@ def write(path: Path, content: bytes | memoryview) -> None:
 
 def append(path: Path, text: str) -> None:
     """Adds lines at the end of a file, and brings them to the disk. The last newline says that all are there."""
-    with path.open("a") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with path.open("a") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise _named(error, path) from error
+
+
+def _named(error: OSError, path: Path) -> OSError:
+    """The same, but it tells the file: what the system says of a disk that is full does not."""
+    return OSError(error.errno, error.strerror, str(path))
 
 
 def whole_lines(path: Path) -> list[str]:

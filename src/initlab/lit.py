@@ -258,7 +258,7 @@ class WholeCheckpoints(TorchCheckpointIO):
         """Raises ValueError if the file is damaged, or would run code."""
         try:
             return torch.load(path, map_location, weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
             reason = str(error).splitlines()[0]
             raise ValueError(f"{path} is damaged ({reason}); without it the run starts from the beginning") from error
 

@@ -124,8 +124,8 @@ def refuse_unpinned(folder: Path) -> None:
         raise DataError(f"{error.filename}: {error.strerror}; get it back with: dvc repro -f data.dvc") from error
     if found != pinned:
         raise DataError(
-            f"{folder} holds data {found}; data.dvc pins {pinned}: a file, or DVC's copy of it, is damaged, or of another "
-            "version; get them back with: dvc repro -f data.dvc"
+            f"{folder} holds data {found}; data.dvc pins {pinned}: a file, or DVC's copy of it, is damaged, or of "
+            "another version; get them back with: dvc repro -f data.dvc"
         )
 
 

@@ -22,8 +22,9 @@ from initlab import process
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
-for noisy in ("mlflow.store.db.utils", "alembic"):  # the making of a store's tables is no news
-    logging.getLogger(noisy).setLevel(logging.WARNING)
+# The making of a store's tables is no news; a stack trace of a store that is locked or away helps nobody.
+logging.getLogger("alembic").setLevel(logging.WARNING)
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 ABOUT = {

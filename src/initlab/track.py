@@ -35,6 +35,7 @@ AWAY = (MlflowException, SQLAlchemyError, OSError)  # what a store that is away,
 CONFIG, ORIGIN, THEORY, TRACEBACK = "config.yaml", "origin.json", "theory.json", "traceback.txt"
 KEPT = (CONFIG, ORIGIN, THEORY, TRACEBACK, results.REPLICAS, results.TENSORS)  # a run's artifacts, beside
 CHECKPOINTS = "checkpoints"
+LAST = f"{CHECKPOINTS}/last.ckpt"
 
 
 class Run:
@@ -129,8 +130,8 @@ class Run:
                 if time.monotonic() > until:
                     raise store.TrackingError(
                         f"{self.place} does not take the record of this run ({type(error).__name__}: "
-                        f"{str(error).splitlines()[0][:200]}); it waits in {self.folder}. Once the store is back: "
-                        f"python -m initlab.deliver {self.folder}"
+                        f"{str(error).splitlines()[0][:200]}); it waits in {self.folder}\n"
+                        f"Once the store is back: python -m initlab.deliver {self.folder}"
                     ) from error
                 time.sleep(1)
         self.journal.note(told=True)
@@ -234,6 +235,8 @@ def run(
                     current.end(status, reason)
                 except OSError as lost:
                     log.error(lost)
+                if (folder / LAST).exists():
+                    log.info("to go on from its last checkpoint: the same command, with resume=true")
             raise
 
 

@@ -1,0 +1,273 @@
+"""Runs and sweeps that are ended before their time, or run out of room, go on and end as if nothing had been."""
+
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Train, command, environment, started, wait_for
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from omegaconf import OmegaConf
+
+from initlab import files, hooks, lit, replay, track
+
+SHORT = ("trainer=cpu", "replicas=2", "trainer.max_epochs=3")
+ADAM = (*SHORT, "optimizer=adam")  # whose state is more than weights
+
+
+class Place:
+    """A project with a run that nothing happened to."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.uri = folder, f"sqlite:///{folder}/mlflow.db"
+        with started(*ADAM, cwd=folder) as process:
+            wait_for("epoch 1/", process)
+            begun = time.monotonic()
+            assert process.wait(60) == 0
+        self.seconds = time.monotonic() - begun  # from the first epoch's end to the end
+        self.client = MlflowClient(self.uri)
+        (run,) = self.runs()
+        self.reference = track.recorded(self.uri, run.info.run_id)
+
+    def runs(self, query: str = "") -> list[Run]:
+        """The newest first."""
+        return list(self.client.search_runs(["1"], query, max_results=1000))
+
+    def differences(self, run_id: str) -> list[replay.Row]:
+        """What of a run, weights, metrics, points, replica table, is not what the undisturbed run has."""
+        rows = replay.compare(self.reference, track.recorded(self.uri, run_id))
+        return [row for row in rows if row.differ]
+
+
+@pytest.fixture(scope="module")
+def place(project: Path) -> Place:
+    return Place(project)
+
+
+SIGNALS = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
+
+
+@pytest.mark.fault(
+    "`kill -9`, SIGTERM, Ctrl-C at a random moment of a run, once or twice",
+    "the same command with `resume=true`: weights, every point of every metric and the replica table to the bit those "
+    "of a run that nothing happened to, in the same MLflow run",
+)
+def test_a_run_ended_at_any_moment_goes_on(place: Place, trial: int) -> None:
+    chance = random.Random(trial)
+    before = {run.info.run_id for run in place.runs()}
+    words = ADAM
+    for _ in range(1 + trial % 2):
+        number = list(SIGNALS)[trial // 2 % 3]
+        with started(*words, cwd=place.folder) as process:
+            if chance.random() < 0.8:  # else in the seconds before: imports, checks, the run's beginning
+                wait_for("epoch", process)
+                time.sleep(chance.uniform(0, place.seconds))
+            else:
+                time.sleep(chance.uniform(1, 8))
+            process.send_signal(number)
+            assert process.wait(60) in (SIGNALS[number], 0)  # it may have been done already
+        words = (*ADAM, "resume=true")
+    if any(run.info.status != "FINISHED" for run in place.runs() if run.info.run_id not in before):
+        command([sys.executable, "train.py", *words], place.folder)
+    new = [run for run in place.runs() if run.info.run_id not in before]
+    for run in new:
+        assert run.info.status == "FINISHED"
+        assert "end.reason" not in run.data.tags
+        assert place.differences(run.info.run_id) == []
+    # Twice done within the first try is two runs; ended before it was recorded, none.
+    assert len(new) <= 1 + trial % 2
+
+
+@pytest.mark.fault(
+    "`kill -9` at a random moment of a sweep",
+    "the same command with `resume=true`: finished jobs are left alone, the one that was ended goes on, the rest run; "
+    "one parent, one report",
+)
+def test_a_sweep_ended_half_way_goes_on(place: Place, trial: int) -> None:
+    chance = random.Random(trial)
+    words = ("-m", "init=lecun,kaiming,normal", *ADAM)
+    with started(*words, cwd=place.folder) as process:
+        wait_for("#1", process)
+        time.sleep(chance.uniform(0, 2 * place.seconds))
+        process.kill()
+        process.wait(60)
+    done = {run.info.run_id: run.info.end_time for run in jobs(place, "FINISHED")}
+    output = command([sys.executable, "train.py", *words, "resume=true"], place.folder).stdout
+    assert "resuming the sweep in" in output
+    assert output.count("has finished before: nothing to do") == len(done) >= 1
+    parent = place.runs("tags.sweep != ''")[0]
+    children = jobs(place, "FINISHED")
+    assert parent.info.status == "FINISHED"
+    assert sorted(run.info.run_name.split(",")[0] for run in children) == ["init=kaiming", "init=lecun", "init=normal"]
+    assert {run.info.run_id: run.info.end_time for run in children}.items() >= done.items()
+    (kaiming,) = [run for run in children if run.info.run_name.startswith("init=kaiming")]
+    assert place.differences(kaiming.info.run_id) == []
+    assert (Path(parent.data.tags["sweep"]) / "report" / "index.html").is_file()
+
+
+def jobs(place: Place, status: str) -> list[Run]:
+    """Of the newest sweep."""
+    parent = place.runs("tags.sweep != ''")[0]
+    found = place.runs(f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    return [run for run in found if run.info.status == status]
+
+
+def test_resume_by_the_id_of_a_run(place: Place) -> None:
+    """Only with the same command, and not what is going on or over."""
+    words = (*SHORT, "seed=7")
+    with started(*words, cwd=place.folder) as process:
+        wait_for("epoch 1/", process)
+        process.send_signal(signal.SIGSTOP)
+        run = place.runs()[0]
+        config = OmegaConf.to_container(OmegaConf.load(Path(run.data.tags["folder"]) / "config.yaml"))
+
+        def resumable(config: dict) -> Path | None:
+            return track.resumable(place.uri, "initlab", config, run.info.run_id)
+
+        with pytest.raises(ValueError, match=f"run {run.info.run_id} is still going on, on this host"):
+            resumable(config)
+    with pytest.raises(ValueError, match="had another configuration: seed 7, here 8; resume needs the same command"):
+        resumable(config | {"seed": 8})
+    command([sys.executable, "train.py", *words, f"resume={run.info.run_id}"], place.folder)
+    assert place.client.get_run(run.info.run_id).info.status == "FINISHED"
+    with pytest.raises(ValueError, match=f"run {run.info.run_id} has finished; there is nothing to resume"):
+        resumable(config)
+    for resume in ("maybe", 1, None):
+        with pytest.raises(ValueError, match=f"resume is {resume!r}; expected true, false, or the id of a run"):
+            hooks.resumes(OmegaConf.create({"resume": resume}))
+
+
+@pytest.mark.fault("`kill -9` while a checkpoint is written", "the checkpoint before it is there, whole")
+def test_a_checkpoint_is_whole_whenever_its_writer_is_killed(tmp_path: Path, trial: int) -> None:
+    """Of two that take turns, one is there: each is a number, a million times over."""
+    code = (
+        "import sys, torch; from pathlib import Path; from initlab.lit import WholeCheckpoints\n"
+        "io, number = WholeCheckpoints(), 0\n"
+        "while True:\n"
+        "    io.save_checkpoint({'weights': torch.full((1000, 1000), float(number))}, sys.argv[1])\n"
+        "    number += 1; print(number, flush=True)\n"
+    )
+    path = tmp_path / "last.ckpt"
+    writer = subprocess.Popen(
+        [sys.executable, "-c", code, str(path)], env=environment(), stdout=subprocess.PIPE, text=True
+    )
+    assert writer.stdout is not None
+    writer.stdout.readline()
+    time.sleep(random.Random(trial).uniform(0, 0.5))
+    writer.kill()
+    written = int(["1", *writer.communicate()[0].split()][-1])
+    weights = lit.WholeCheckpoints().load_checkpoint(path)["weights"]
+    assert torch.equal(weights, torch.full((1000, 1000), float(weights[0, 0])))
+    assert weights[0, 0] in (written - 1, written)
+
+
+def test_a_torn_checkpoint_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    lit.WholeCheckpoints().save_checkpoint({"weights": torch.zeros(1000)}, path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"last.ckpt is damaged .*; without it the run starts from the beginning"):
+        lit.WholeCheckpoints().load_checkpoint(path)
+
+
+def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple:
+            return os.mkdir, (str(tmp_path / "made"),)
+
+    torch.save({"weights": Evil()}, tmp_path / "last.ckpt")
+    with pytest.raises(ValueError, match=r"last.ckpt is damaged"):
+        lit.WholeCheckpoints().load_checkpoint(tmp_path / "last.ckpt")
+    assert not (tmp_path / "made").exists()
+
+
+def test_no_room_leaves_a_file_as_it_was(tmp_path: Path) -> None:
+    """Here a limit on the size of files, which every system has, stands for a disk that is full."""
+    path = tmp_path / "file"
+    files.write(path, b"old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            files.write(path, b"new" * 1000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == b"old"
+    assert [item.name for item in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_line_that_was_not_written_to_its_end_is_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    files.append(path, "one\ntwo\n")
+    with path.open("a") as file:
+        file.write("thr")
+    assert files.whole_lines(path) == ["one", "two"]
+    files.append(path, "three\n")
+    assert path.read_text() == "one\ntwo\nthree\n"
+
+
+CAN_MOUNT = (
+    shutil.which("unshare") is not None
+    and not subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"],
+        capture_output=True,
+    ).returncode
+)
+
+
+@pytest.mark.skipif(not CAN_MOUNT, reason="no small file system can be mounted here")
+@pytest.mark.fault(
+    "the disk is full while a run goes on",
+    "the run ends FAILED within an epoch, naming the file; what was recorded is there; with room again, `resume=true`",
+)
+def test_a_full_disk(place: Place) -> None:
+    """The run's folder is on a file system of 2.5 MB: room for its two checkpoints of 1 MB, but not for the next."""
+    folder = place.folder / "outputs" / "small"
+    folder.mkdir(parents=True)
+    kept = place.folder / "kept"
+    words = f"{sys.executable} train.py {' '.join(ADAM)} hydra.run.dir={folder}"
+    script = f"mount -t tmpfs -o size=2500k tmpfs {folder} && {words}; code=$?; cp -r {folder} {kept}; exit $code"
+    done = command(["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script], place.folder, check=False)
+    assert done.returncode == 1
+    assert f"No space left on device: '{folder}/checkpoints/best.ckpt'" in done.stderr
+    assert "to go on from its last checkpoint: the same command, with resume=true" in done.stdout
+    assert "Traceback" not in done.stderr
+    run = place.runs()[0]
+    assert run.info.status == "FAILED"
+    assert run.data.tags["end.reason"].startswith("OSError: [Errno 28] No space left on device")
+    shutil.copytree(kept, folder, dirs_exist_ok=True)
+    command([sys.executable, "train.py", *ADAM, "resume=true"], place.folder)
+    assert place.client.get_run(run.info.run_id).info.status == "FINISHED"
+    assert place.differences(run.info.run_id) == []
+
+
+# Bitwise
+
+
+def test_bits_do_not_depend_on_threads(place: Place) -> None:
+    done = subprocess.run(
+        [sys.executable, "train.py", *ADAM],
+        cwd=place.folder,
+        env=environment() | {"OMP_NUM_THREADS": "2"},
+        check=True,
+        capture_output=True,
+    )
+    assert done.returncode == 0
+    assert place.differences(place.runs()[0].info.run_id) == []
+
+
+def test_bits_do_not_depend_on_the_launcher_or_on_other_jobs(place: Place, train: Train) -> None:
+    """Two jobs at a time, in processes of joblib, one with more replicas than the other."""
+    words = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.callbacks.record.report=false")
+    train("-m", *ADAM, "replicas=2,3", *words)
+    found = jobs(place, "FINISHED")
+    assert len(found) == 2
+    (same,) = [run for run in found if run.data.params["replicas"] == "2"]
+    assert place.differences(same.info.run_id) == []
