@@ -22,6 +22,8 @@ from torch import Tensor
 CLASSES = 10
 SPLITS = ("train", "validation", "test")
 FACTS = {"raw", "mean", "std", "inputs", "classes", "splits"}
+# DVC takes a copy that is read-only for whole; of others it takes the hash, and throws away what is damaged.
+RESTORE = "chmod -R u+w .dvc/cache && dvc repro -f data.dvc"
 PREFIXES = ("train", "t10k")
 IMAGES, LABELS = "{}-images-idx3-ubyte.gz", "{}-labels-idx1-ubyte.gz"
 
@@ -121,11 +123,11 @@ def refuse_unpinned(folder: Path) -> None:
     try:
         found = pin(folder)
     except OSError as error:
-        raise DataError(f"{error.filename}: {error.strerror}; get it back with: dvc repro -f data.dvc") from error
+        raise DataError(f"{error.filename}: {error.strerror}; get it back with: {RESTORE}") from error
     if found != pinned:
         raise DataError(
             f"{folder} holds data {found}; data.dvc pins {pinned}: a file, or DVC's copy of it, is damaged, or of "
-            "another version; get them back with: dvc repro -f data.dvc"
+            f"another version; get them back with: {RESTORE}"
         )
 
 

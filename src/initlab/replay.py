@@ -190,7 +190,7 @@ def _refuse(node: object, path: str) -> None:
             where = f"{path}{key}"
             if not isinstance(key, str) or "${" in key:
                 raise ReplayError(f"{where}: keys are words")
-            if key == "_target_" and value not in TARGETS:
+            if key == "_target_" and (not isinstance(value, str) or value not in TARGETS):
                 raise ReplayError(f"{where} is {value!r}, which no replay may import or call")
             if key in ELSEWHERE and (not isinstance(value, str) or not value.isidentifier()):
                 raise ReplayError(f"{where} is {value!r}; a replay writes to its own folder")
