@@ -18,7 +18,7 @@ from initlab import mnist
 
 ROOT = Path(__file__).parents[1]
 
-FAULT = "fault(what, then): tries a fault; `python tests/reliability.py` makes a table of them all"
+FAULT = "fault(what, then, cost=1): tries a fault; `python tests/reliability.py` makes a table of them all"
 Train = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -31,9 +31,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that takes `trial`, the number of its try, is run --times times."""
+    """A test that takes `trial`, the number of its try, is run --times times, or less often if one try costs more."""
     if "trial" in metafunc.fixturenames:
-        metafunc.parametrize("trial", range(metafunc.config.getoption("times")))
+        marker = metafunc.definition.get_closest_marker("fault")
+        tries = metafunc.config.getoption("times") // marker.kwargs.get("cost", 1)
+        metafunc.parametrize("trial", range(max(tries, 1)))
 
 
 @pytest.fixture

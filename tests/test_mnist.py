@@ -85,6 +85,10 @@ def test_normalised_files_are_the_pinned_ones(raw: Path, normalized: Path, tmp_p
     assert md5(json.dumps(listing).encode()).hexdigest() + ".dir" == pinned.md5
 
 
+@pytest.mark.fault(
+    "a normalised file is torn, damaged or missing",
+    "refused by name; `dvc repro -f normalize`",
+)
 def test_verify_and_load_refuse_damage(normalized: Path, tmp_path: Path) -> None:
     folder = tmp_path / "mnist"
     with pytest.raises(mnist.DataError, match="holds no normalised data; in the project's root, make it with"):
@@ -103,6 +107,10 @@ def idx(*sizes: int, body: bytes, kind: int = 8) -> bytes:
     return bytes([0, 0, kind, len(sizes)]) + b"".join(size.to_bytes(4, "big") for size in sizes) + body
 
 
+@pytest.mark.fault(
+    "an IDX file that is torn, too long, of another kind, or promises more than it can hold",
+    "refused by name, before memory is set aside for it",
+)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -232,6 +240,10 @@ def good(raw: Path) -> Callable[..., BaseHTTPRequestHandler]:
     return partial(Quiet, directory=str(raw))
 
 
+@pytest.mark.fault(
+    "a mirror that is dead, slow, silent, cut off, or serves something else: one way each",
+    "the next mirror is asked; only bytes with the right checksum are kept",
+)
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_download_falls_through_to_the_next_mirror(
@@ -243,6 +255,10 @@ def test_download_falls_through_to_the_next_mirror(
     assert {file.name: md5(file.read_bytes()).hexdigest() for file in (tmp_path / "mirror").iterdir()} == SMALL
 
 
+@pytest.mark.fault(
+    "no mirror serves the right bytes",
+    "an error that names each failure; nothing is half written",
+)
 def test_download_leaves_nothing_when_no_mirror_is_left(raw: Path, tmp_path: Path) -> None:
     """Not even the file that could be fetched: the labels of one mirror would stand beside nothing."""
 

@@ -34,6 +34,10 @@ def test_a_deleted_experiment_is_named(tmp_path: Path) -> None:
         store.connect(uri, "gone")
 
 
+@pytest.mark.fault(
+    "processes connect to a database (sqlite) in use, write, and leave",
+    "all that any of them wrote is there",
+)
 def test_a_store_survives_others_that_come_and_go(tmp_path: Path) -> None:
     """A process that connects again while it writes, as a sweep does for each job; others write, and leave, meanwhile.
 
@@ -73,6 +77,7 @@ with track.run(uri=uri, experiment="initlab", folder=folder, name="job", config=
 @pytest.mark.fault(
     "eight jobs at once on a fresh store (sqlite), each with 10,000 points of a metric",
     "the store is made once, under a lock; every point is there once",
+    cost=5,
 )
 def test_parallel_jobs_on_a_fresh_store(tmp_path: Path, trial: int, thorough: bool) -> None:
     """All at once: one makes the store, all write to it."""
@@ -172,6 +177,7 @@ SHORT = ("trainer=cpu", "replicas=2", "trainer.max_epochs=12", "tracking=server"
 @pytest.mark.fault(
     "an MLflow server, on PostgreSQL, is killed while two runs log to it, and started again",
     "training goes on; metrics wait in the runs' folders, in order, and are delivered when it is back",
+    cost=2,
 )
 def test_a_server_that_goes_away_and_comes_back(server: tuple[MlflowServer, str], project: Path, trial: int) -> None:
     seeds = 2 * trial, 2 * trial + 1
@@ -196,6 +202,7 @@ def test_a_server_that_goes_away_and_comes_back(server: tuple[MlflowServer, str]
 @pytest.mark.fault(
     "the server goes away while a run logs to it, and does not come back",
     "the run ends with exit code 1 and says where its record waits; later, `python -m initlab.deliver`",
+    cost=2,
 )
 def test_a_server_that_comes_back_later(server: tuple[MlflowServer, str], project: Path, trial: int) -> None:
     seed = 1000 + trial

@@ -251,6 +251,10 @@ def under_way(*arguments: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
         yield process
 
 
+@pytest.mark.fault(
+    "SIGTERM or Ctrl-C while a run trains",
+    "KILLED with the signal as `end.reason`, exit code 143 or 130",
+)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_a_run_as_killed(number: signal.Signals, code: int, project: Path, client: MlflowClient) -> None:
     with under_way(f"seed={code}", cwd=project) as process:
@@ -267,6 +271,10 @@ def handles_sigterm(process: subprocess.Popen[str]) -> bool:
     return caught is not None and bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
+@pytest.mark.fault(
+    "Ctrl-C while libraries are imported",
+    "no run, no stack trace, exit code 130",
+)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="tells the moment from /proc")
 @pytest.mark.parametrize("seconds", [0.0, 0.5, 1.0])
 def test_ctrl_c_before_the_training_leaves_no_run(seconds: float, project: Path, client: MlflowClient) -> None:
@@ -285,6 +293,10 @@ def test_ctrl_c_before_the_training_leaves_no_run(seconds: float, project: Path,
     assert len(runs(client)) == before
 
 
+@pytest.mark.fault(
+    "SIGTERM while a sweep trains",
+    "the job and its parent are KILLED, the jobs after it do not start",
+)
 def test_a_killed_sweep_ends_its_parent_too(project: Path, client: MlflowClient) -> None:
     with under_way("-m", "seed=1430,1431", cwd=project) as process:
         process.send_signal(signal.SIGTERM)
@@ -295,6 +307,10 @@ def test_a_killed_sweep_ends_its_parent_too(project: Path, client: MlflowClient)
     assert runs(client, "tags.seed = '1431'") == []
 
 
+@pytest.mark.fault(
+    "`kill -9`, and another run starts on this host",
+    "the first, which reads RUNNING, is marked KILLED",
+)
 def test_kill_9_is_marked_on_the_next_start(project: Path, client: MlflowClient, train: Train) -> None:
     with under_way("seed=9", cwd=project) as process:
         process.send_signal(signal.SIGKILL)
@@ -308,6 +324,10 @@ def test_kill_9_is_marked_on_the_next_start(project: Path, client: MlflowClient,
     assert len(client.get_metric_history(run.info.run_id, "val/accuracy")) >= 1
 
 
+@pytest.mark.fault(
+    "the checkpoint folder can't be written",
+    "FAILED with the reason as a tag and the traceback as an artifact, exit code 1",
+)
 def test_an_error_while_training_ends_a_run_as_failed(project: Path, client: MlflowClient, train: Train) -> None:
     """Here the checkpoints' folder is a link to nowhere."""
     folder = project / "outputs" / "blocked"
@@ -323,6 +343,10 @@ def test_an_error_while_training_ends_a_run_as_failed(project: Path, client: Mlf
     assert run.data.tags["end.reason"] in trace
 
 
+@pytest.mark.fault(
+    "a job of a sweep has a bad value",
+    "that job and the parent are FAILED with the reason; the other jobs run, and are reported on",
+)
 def test_a_failed_job_fails_its_sweep_but_not_the_others(client: MlflowClient, train: Train) -> None:
     done = train("-m", "seed=12", "replicas=0,1", *SMOKE, check=False)
     assert done.returncode == 1
@@ -341,6 +365,10 @@ def test_a_failed_job_fails_its_sweep_but_not_the_others(client: MlflowClient, t
 # Bad input
 
 
+@pytest.mark.fault(
+    "a bad value, a folder that can't be written, a store that is not there: one way each",
+    "refused in one line before anything is written",
+)
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -398,6 +426,10 @@ def test_a_refusal_takes_away_only_what_it_made(normalized: Path, tmp_path: Path
     assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
 
 
+@pytest.mark.fault(
+    "a folder that holds an earlier run is named for a new one",
+    "refused; the earlier run stays",
+)
 def test_a_folder_with_checkpoints_is_not_written_to_again(train: Train, client: MlflowClient) -> None:
     before = len(runs(client))
     train("hydra.run.dir=outputs/once", *SMOKE)
