@@ -15,7 +15,7 @@ from mlflow.entities import Run
 from servers import MlflowServer, free_port, postgres
 from sqlalchemy import NullPool, create_engine, text
 
-from initlab import store, track
+from initlab import deliver, store, track
 from initlab.journal import Journal
 
 CONFIG = {"seed": 0, "replicas": 2}
@@ -116,6 +116,34 @@ def test_what_was_logged_before_is_not_logged_again(tmp_path: Path) -> None:
     assert [entry.step for entry in Journal(tmp_path).entries] == [0, 1, 2, 3, 4]
     with pytest.raises(ValueError, match=r"loss of step 4 is .*; before the run was interrupted it was"):
         journal.append({4: {"loss": np.array([0.2, 0.5])}})
+
+
+@pytest.mark.fault(
+    "a run is resumed, or delivered, while it goes on",
+    "refused: one process at a time is at a run",
+)
+def test_one_process_at_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = {"uri": f"sqlite:///{tmp_path}/mlflow.db", "experiment": "any", "folder": tmp_path / "run", "name": "run"}
+    with track.run(**words, config=CONFIG) as run:
+        run.log(values(range(3)))
+        with (
+            pytest.raises(ValueError, match="another process is at the run in"),
+            track.run(**words, config=CONFIG, resume=True),
+        ):
+            pass
+        deliver.main([str(tmp_path / "run"), "--tracking-uri", words["uri"]])
+        assert "left alone: another process is at the run in" in capsys.readouterr().out
+        run.keep("replicas.csv", "")
+    assert run.client.get_run(run.run_id).info.status == "FINISHED"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("run.json", "{"), ("metrics.jsonl", "[1]\n"), ("metrics.jsonl", '{"a": 1}\n')]
+)
+def test_a_journal_that_somebody_changed_is_named(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=r"run.json or metrics.jsonl was changed, and can't be read"):
+        Journal(tmp_path)
 
 
 @pytest.mark.fault(

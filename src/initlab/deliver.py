@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from initlab import cli, track
-from initlab.journal import RUN
+from initlab.journal import RUN, BusyError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -23,7 +23,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise ValueError(f"no run is in {', '.join(map(str, chosen.folders))}")
     told = 0
     for run in found:
-        run_id = track.deliver(chosen.tracking_uri, run)
+        try:
+            run_id = track.deliver(chosen.tracking_uri, run)
+        except BusyError as error:
+            print(f"left alone: {error}")
+            continue
         if run_id is not None:
             told += 1
             print(f"delivered: {run} as run {run_id}")

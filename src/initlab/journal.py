@@ -6,16 +6,22 @@ run.json         {"run_id", "tags", "status", "reason", "ended" (ms since 1970),
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock, Timeout
 
 from initlab import files
 
 METRICS, RUN = "metrics.jsonl", "run.json"
+
+
+class BusyError(ValueError):
+    """Another process is at the run."""
 
 
 class Entry(NamedTuple):
@@ -27,19 +33,25 @@ class Entry(NamedTuple):
 
 
 class Journal:
-    """The journal in `folder`, as far as it goes: a run that was interrupted goes on in it."""
+    """The journal in `folder`, as far as it goes: a run that was interrupted goes on in it.
+
+    Raises ValueError if what is there is no journal.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.entries: list[Entry] = []
         self.history: dict[int, dict[str, np.ndarray]] = {}  # {step: {metric: value of each replica (R,)}}
         self.facts: dict[str, Any] = {"run_id": None, "tags": {}, "status": None, "reason": None, "told": False}
-        if (folder / RUN).exists():
-            self.facts = json.loads((folder / RUN).read_text())
-        for line in files.whole_lines(folder / METRICS):
-            found = json.loads(line)
-            values = {name: np.array(replicas) for name, replicas in found["values"].items()}
-            self._add(Entry(found["step"], found["time"], values))
+        try:
+            if (folder / RUN).exists():
+                self.facts |= json.loads((folder / RUN).read_text())
+            for line in files.whole_lines(folder / METRICS):
+                found = json.loads(line)
+                values = {name: np.array(replicas, dtype=float) for name, replicas in found["values"].items()}
+                self._add(Entry(found["step"], found["time"], values))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"{folder}: {RUN} or {METRICS} was changed, and can't be read ({error})") from error
 
     def append(self, values: Mapping[int, Mapping[str, np.ndarray]]) -> None:
         """Adds {step: {metric: value of each replica (R,)}}; what is there already is not added again.
@@ -93,6 +105,20 @@ class Journal:
     def _add(self, entry: Entry) -> None:
         self.entries.append(entry)
         self.history.setdefault(entry.step, {}).update(entry.values)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """While it lasts, no other process is at this run. Raises BusyError if one is already."""
+    lock = FileLock(folder / "run.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise BusyError(f"another process is at the run in {folder}") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def refuse_used(folder: Path) -> None:

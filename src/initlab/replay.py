@@ -42,6 +42,14 @@ TARGETS = {
     "pytorch_lightning.callbacks.ModelCheckpoint",
     *(f"torch.optim.{name}" for name in CLASSES.split()),
 }
+# Of the trainer only what bears on numbers: some of its other options import what they name.
+TRAINER = {
+    *("_target_", "accelerator", "devices", "max_epochs", "min_epochs", "max_steps", "min_steps", "max_time"),
+    *("limit_train_batches", "limit_val_batches", "limit_test_batches", "check_val_every_n_epoch", "precision"),
+    *("num_sanity_val_steps", "deterministic", "benchmark", "logger", "enable_progress_bar", "enable_model_summary"),
+    *("enable_checkpointing", "callbacks", "plugins"),
+}
+ACCELERATORS = {"auto", "cpu", "gpu", "cuda", "mps"}
 ELSEWHERE = ("default_root_dir", "dirpath", "filename")  # what says where a trainer writes
 
 
@@ -180,6 +188,12 @@ def read(text: str) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ReplayError("config.yaml holds no configuration")
     _refuse(config, "")
+    trainer = config.get("trainer", {})
+    for key in trainer if isinstance(trainer, dict) else {}:
+        if key not in TRAINER:
+            raise ReplayError(f"trainer.{key} is nothing that a replay takes from a record")
+    if (isinstance(trainer, dict) and trainer.get("accelerator", "auto") not in ACCELERATORS) or trainer.get("logger"):
+        raise ReplayError(f"trainer: accelerator is {trainer.get('accelerator')!r}, logger {trainer.get('logger')!r}")
     return config
 
 

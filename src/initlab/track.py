@@ -23,7 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from torch import Tensor
 
 from initlab import files, origin, process, results, store
-from initlab.journal import RUN, Entry, Journal, refuse_used
+from initlab.journal import RUN, Entry, Journal, alone, refuse_used
 from initlab.stats import mean_ci95
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -112,8 +112,10 @@ class Run:
 
     def end(self, status: str, reason: str | None = None) -> None:
         """Ends the run, and waits a while for the store if it is away. Raises store.TrackingError if it stays so."""
-        self.journal.note(status=status, reason=reason, ended=int(1000 * time.time()), told=False)
-        self.tell(patience=PATIENCE)
+        try:
+            self.journal.note(status=status, reason=reason, ended=int(1000 * time.time()), told=False)
+        finally:  # a disk that is full is no reason not to tell the store
+            self.tell(patience=PATIENCE)
 
     def tell(self, *, patience: float = 0) -> None:
         """Tells the store what the folder has and it may not: metrics, artifacts, tags, the end.
@@ -186,53 +188,50 @@ def run(
     Raises ValueError if the folder holds a run and is not to be resumed, or one of another configuration;
     store.TrackingError.
     """
-    with process.exit_on_signals():
-        if not resume:
-            refuse_used(folder)
+    if not resume:
+        refuse_used(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with process.exit_on_signals(), alone(folder):
         client, experiment_id = store.connect(uri, experiment)
         store.bury_the_dead(client, experiment_id)
-        folder.mkdir(parents=True, exist_ok=True)
         current = Run(client, store.place(uri), folder)
         text = OmegaConf.to_yaml(config)
-        known = current.journal.facts["run_id"] or (store.run_in(client, experiment_id, folder) if resume else None)
-        if known is None:
-            tags = (
-                owner()
-                | dict(tags or {})
-                | {
-                    "folder": str(folder),
-                    "seed": str(config["seed"]),
-                    "config.sha256": sha256(text),
-                    "overrides": json.dumps(list(overrides)),
-                }
-            )
+        run_id = current.journal.facts["run_id"] or (store.run_in(client, experiment_id, folder) if resume else None)
+        if run_id is None:
+            known = {
+                "folder": str(folder),
+                "seed": str(config["seed"]),
+                "config.sha256": sha256(text),
+                "overrides": json.dumps(list(overrides)),
+            }
             if sweep is not None:
-                tags["mlflow.parentRunId"] = store.parent(client, experiment_id, sweep)
-            known = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
-        elif store.get(client, known).data.tags["config.sha256"] != sha256(text):
-            raise ValueError(f"{folder} holds run {known}, of another configuration; resume needs the same command")
-        current.journal.note(run_id=known)
+                known["mlflow.parentRunId"] = store.parent(client, experiment_id, sweep)
+            run_id = client.create_run(
+                experiment_id, run_name=name, tags=owner() | known | dict(tags or {})
+            ).info.run_id
+        elif store.get(client, run_id).data.tags["config.sha256"] != sha256(text):
+            raise ValueError(f"{folder} holds run {run_id}, of another configuration; resume needs the same command")
         if current.finished:
             if not current.journal.facts["told"]:
                 current.tell()
             yield current
             return
         try:
-            store.reopen(client, known)
-            current.journal.note(status=None, reason=None, told=False)
+            store.reopen(client, run_id)
+            current.journal.note(run_id=run_id, status=None, reason=None, told=False)
+            (folder / TRACEBACK).unlink(missing_ok=True)
             current.keep(CONFIG, text)
             params = [Param(key, value) for key, value in flat(config)]
             for start in range(0, len(params), 100):
-                client.log_batch(known, params=params[start : start + 100])
+                client.log_batch(run_id, params=params[start : start + 100])
             yield current
             current.end("FINISHED")
         except BaseException as error:
             if not current.finished:
                 with suppress(OSError):  # no room for it
                     current.keep(TRACEBACK, traceback.format_exc())
-                status, reason = store.verdict(f"{type(error).__name__}: {error}")
                 try:
-                    current.end(status, reason)
+                    current.end(*store.verdict(f"{type(error).__name__}: {error}"))
                 except OSError as lost:
                     log.error(lost)
                 if (folder / LAST).exists():
@@ -327,17 +326,17 @@ def tag(uri: str, run_id: str, **tags: str) -> None:
 def deliver(uri: str, folder: Path) -> str | None:
     """Tells the store what it has not been told of the run in `folder`; returns the run's id, None if it has it all.
 
-    Raises store.TrackingError; ValueError if no run is in the folder.
+    Raises store.TrackingError; ValueError if no run is in the folder; journal.BusyError if it is going on.
     """
     if not (folder / RUN).is_file():
         raise ValueError(f"{folder} holds no run: no {RUN}")
-    journal = Journal(folder)
-    if journal.facts["told"]:
-        return None
-    current = Run(store.client(uri), store.place(uri), folder)
-    store.get(current.client, current.run_id)
-    current.tell()
-    return current.run_id
+    with alone(folder):
+        current = Run(store.client(uri), store.place(uri), folder)
+        if current.journal.facts["told"]:
+            return None
+        store.get(current.client, current.run_id)
+        current.tell()
+        return current.run_id
 
 
 def owner() -> dict[str, str]:
