@@ -37,6 +37,11 @@ def build(cfg: DictConfig, folder: Path) -> "tuple[Trainer, lit.Network, lit.Ima
         raise ValueError(f"model.hidden is {cfg.model.hidden!r}; expected a list of widths, [100] for one layer")
     if type(cfg.trainer.max_epochs) is not int or cfg.trainer.max_epochs == 0:
         raise ValueError(f"trainer.max_epochs is {cfg.trainer.max_epochs!r}; expected at least 1, or -1 for no end")
+    if not OmegaConf.is_dict(cfg.stats):
+        raise ValueError(f"stats is {cfg.stats!r}; expected `every` and `probe`")
+    devices = str(cfg.trainer.get("devices"))
+    if devices.isdecimal() and int(devices) > 1:  # before Lightning makes a list of as many
+        raise ValueError(f"trainer: {devices} devices; replicas are trained on one")
     network = lit.Network(
         hidden=list(cfg.model.hidden),
         replicas=cfg.replicas,
@@ -49,8 +54,7 @@ def build(cfg: DictConfig, folder: Path) -> "tuple[Trainer, lit.Network, lit.Ima
         probe=cfg.stats.probe,
     )
     trainer = instantiate(cfg.trainer, default_root_dir=folder)
-    if trainer.world_size != 1:
-        raise ValueError(f"trainer: {trainer.world_size} devices; replicas are trained on one")
+    lit.check(trainer)
     if (folder / "checkpoints").exists():
         raise ValueError(f"{folder} holds the checkpoints of an earlier run; name another folder")
     images = lit.Images(cfg.data.folder, batch_size=cfg.data.batch_size, seed=cfg.seed)
@@ -160,11 +164,13 @@ def one_line() -> Iterator[None]:
     """Turns a refusal, whichever library it comes from, into the kind that Hydra prints without a stack trace."""
     try:
         yield
-    except InstantiationException as error:
-        key = str(error).rpartition("full_key: ")[2]
-        raise CompactHydraException(f"{key}: {error.__cause__ or error}") from error
-    except (ValueError, TypeError, OSError, OmegaConfBaseException) as error:
-        raise CompactHydraException(str(error)) from error
+    except (ValueError, TypeError, OSError, OmegaConfBaseException, InstantiationException) as error:
+        message, _, rest = str(error).partition("full_key: ")  # Hydra and OmegaConf name the key on a line of its own
+        key = rest.partition("\n")[0]
+        if isinstance(error, InstantiationException):
+            message = str(error.__cause__ or "") or message
+        line = " ".join(message.split())
+        raise CompactHydraException(f"{key}: {line}" if key else line) from error
 
 
 def run_name(job: Any) -> str:
