@@ -13,12 +13,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from initlab import mnist
 
 ROOT = Path(__file__).parents[1]
 
 FAULT = "fault(what, then, cost=1): tries a fault; `python tests/reliability.py` makes a table of them all"
+
+# Examples made up by hypothesis: the same each time, or, with --hypothesis-profile=long, twenty times as many new ones.
+SHARED = HealthCheck.function_scoped_fixture  # monkeypatch: what it does to one example is undone before the next
+settings.register_profile("repeatable", derandomize=True, deadline=None, suppress_health_check=[SHARED])
+settings.register_profile("long", settings.get_profile("repeatable"), derandomize=False, max_examples=2_000)
+settings.load_profile("repeatable")
+
 Train = Callable[..., subprocess.CompletedProcess[str]]
 
 

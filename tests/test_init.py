@@ -187,6 +187,8 @@ def test_pytorch_is_what_linear_does() -> None:
         (lambda: init.VarianceScaling(1, mode="sideways"), "mode is 'sideways'; expected one of one, fan_in"),
         (lambda: init.VarianceScaling(1, distribution="cauchy"), "distribution is 'cauchy'"),
         (lambda: init.kaiming(leak=float("inf")), "leak is inf"),
+        (lambda: init.kaiming(leak=1e200), r"leak is 1e\+200; expected a finite number, up to 1e\+18"),
+        (lambda: init.Orthogonal(gain=10**400), "gain is 10{400}; expected a positive number, up to"),
         (lambda: init.Orthogonal(gain=0), "gain is 0"),
         (lambda: init.LSUV(images=1), "images is 1; expected a whole number of at least 2"),
         (lambda: init.draw(init.TorchLinear(), [3, 0], replicas=1, seed=0), "width is 0"),

@@ -280,7 +280,12 @@ def test_blocks_hand_out_columns(normalized: Path) -> None:
         ({"probe": 1}, "stats.probe is 1; expected a whole number of at least 2"),
         ({"optimizer": partial(optim.SGD, lr=-1.0)}, "optimizer: Invalid learning rate: -1.0"),
         ({"optimizer": partial(optim.SGD, lr="fast")}, "optimizer: "),
+        ({"optimizer": partial(optim.SGD, lr=float("nan"))}, "optimizer: lr is nan; expected a finite number"),
+        ({"optimizer": lambda parameters: parameters}, "expected torch.optim.optimizer.Optimizer"),
         ({"optimizer": optim.LBFGS}, "optimizer LBFGS mixes"),
+        ({"scheme": None}, "scheme is None; expected initlab.init.Scheme"),
+        ({"activation": None}, "activation is None; expected initlab.mlp.Activation"),
+        ({"loss": mlp.Activation()}, "expected initlab.mlp.Loss"),
     ],
 )
 def test_network_refuses(changes: dict, message: str) -> None:

@@ -176,6 +176,7 @@ def test_unit_relu_has_mean_0_and_variance_1() -> None:
     [
         ({"leak": "abc"}, "leak is 'abc'"),
         ({"shift": float("nan")}, "shift is nan"),
+        ({"shift": 10**20}, r"shift is 10{20}; expected a finite number, up to 1e\+18"),
         ({"scale": 0}, "scale is 0; expected a positive number"),
     ],
 )

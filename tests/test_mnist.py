@@ -121,8 +121,9 @@ def idx(*sizes: int, body: bytes, kind: int = 8) -> bytes:
         (idx(2, 2, 2, body=b"")[:9], "expected 00 00 08 03"),
         (idx(2**31, 2**31, 2**31, body=bytes(8)), r"promises 9,903,520,314,283,042,199,192,993,792 bytes"),
         (b"", "expected 00 00 08 03"),
+        (idx(0, 28, 28, body=b""), "is empty; its header promises 0 x 28 x 28 bytes"),
     ],
-    ids=["short", "long", "float", "labels", "cut header", "bomb", "empty"],
+    ids=["short", "long", "float", "labels", "cut header", "bomb", "empty", "no images"],
 )
 def test_read_idx_refuses(content: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / "file.gz"
@@ -141,6 +142,9 @@ def test_read_idx_refuses_what_is_no_gzip(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(idx(100, body=bytes(range(100))))[:-20])
     with pytest.raises(mnist.DataError, match="ended before the end-of-stream marker"):
         mnist.read_idx(path, dimensions=1)
+    path.write_bytes(gzip.compress(b"")[:10] + b"\xff" * 20)
+    with pytest.raises(mnist.DataError, match="Error -3 while decompressing data"):
+        mnist.read_idx(path, dimensions=1)
 
 
 def test_images_and_labels_must_agree(raw: Path, tmp_path: Path) -> None:
@@ -152,6 +156,10 @@ def test_images_and_labels_must_agree(raw: Path, tmp_path: Path) -> None:
         mnist.split(tmp_path, None)
     target.write_bytes(gzip.compress(idx(10_000, body=labels[:-1] + b"\x0b")))
     with pytest.raises(mnist.DataError, match="labels go up to 11; expected 0 to 9"):
+        mnist.split(tmp_path, None)
+    target.write_bytes(gzip.compress(idx(10_000, body=labels)))
+    (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(10_000, 2, 2, body=bytes(40_000))))
+    with pytest.raises(mnist.DataError, match="t10k: an image is 4 pixels; in the training file 784"):
         mnist.split(tmp_path, None)
 
 

@@ -22,6 +22,11 @@ def build(cfg: DictConfig, folder: Path) -> "tuple[Trainer, lit.Network, lit.Ima
         raise ValueError(f"model.hidden is {cfg.model.hidden!r}; expected a list of widths, [100] for one layer")
     if type(cfg.trainer.max_epochs) is not int or cfg.trainer.max_epochs == 0:
         raise ValueError(f"trainer.max_epochs is {cfg.trainer.max_epochs!r}; expected at least 1, or -1 for no end")
+    if not OmegaConf.is_dict(cfg.stats):
+        raise ValueError(f"stats is {cfg.stats!r}; expected `every` and `probe`")
+    devices = str(cfg.trainer.get("devices"))
+    if devices.isdecimal() and int(devices) > 1:  # before Lightning makes a list of as many
+        raise ValueError(f"trainer: {devices} devices; replicas are trained on one")
     network = lit.Network(
         hidden=list(cfg.model.hidden),
         replicas=cfg.replicas,
@@ -34,14 +39,13 @@ def build(cfg: DictConfig, folder: Path) -> "tuple[Trainer, lit.Network, lit.Ima
         probe=cfg.stats.probe,
     )
     trainer = instantiate(cfg.trainer, default_root_dir=folder)
-    if trainer.world_size != 1:
-        raise ValueError(f"trainer: {trainer.world_size} devices; replicas are trained on one")
+    lit.check(trainer)
     images = lit.Images(cfg.data.folder, batch_size=cfg.data.batch_size, seed=cfg.seed)
     images.prepare_data()
     facts = mnist.read_facts(images.folder)
     if 1 < network.loss.outputs < facts["classes"]:
         raise ValueError(f"loss.outputs is {network.loss.outputs}; the data has {facts['classes']} classes")
-    pinned = origin.tags().get("data.md5")
+    pinned = mnist.pinned()
     if pinned not in (None, facts["raw"]):
         raise ValueError(
             f"{images.folder} was made of data {facts['raw']}; data.dvc pins {pinned}: dvc repro normalize"

@@ -178,11 +178,13 @@ def one_line() -> Iterator[None]:
     """Turns a refusal, whichever library it comes from, into the kind that Hydra prints without a stack trace."""
     try:
         yield
-    except InstantiationException as error:
-        key = str(error).rpartition("full_key: ")[2]
-        raise CompactHydraException(f"{key}: {error.__cause__ or error}") from error
-    except (ValueError, TypeError, OSError, OmegaConfBaseException) as error:
-        raise CompactHydraException(str(error)) from error
+    except (ValueError, TypeError, OSError, OmegaConfBaseException, InstantiationException) as error:
+        message, _, rest = str(error).partition("full_key: ")  # Hydra and OmegaConf name the key on a line of its own
+        key = rest.partition("\n")[0]
+        if isinstance(error, InstantiationException):
+            message = str(error.__cause__ or "") or message
+        line = " ".join(message.split())
+        raise CompactHydraException(f"{key}: {line}" if key else line) from error
 
 
 def run_name(job: Any) -> str:

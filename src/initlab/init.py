@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import isfinite, sqrt
+from math import sqrt
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.random import Generator, SeedSequence
 from torch import Tensor
 
 Array = np.ndarray
+LARGEST = 1e18  # of constants: their squares, and what is drawn, are within float32's range
 
 
 class Scheme(ABC):
@@ -82,8 +83,8 @@ def kaiming(leak: float = 0.0, mode: Literal["fan_in", "fan_out"] = "fan_in") ->
     `fan_in` keeps the variance of the forward signal, `fan_out` that of the backward one.
     Source: He et al. (2015), "Delving Deep into Rectifiers", eq. 10, 14 and 15.
     """
-    if not isinstance(leak, (int, float)) or not isfinite(leak):
-        raise ValueError(f"leak is {leak!r}; expected a finite number")
+    if not _is_number(leak):
+        raise ValueError(f"leak is {leak!r}; expected a finite number, up to {LARGEST}")
     _one_of("mode", mode, ("fan_in", "fan_out"))
     return VarianceScaling(2 / (1 + leak**2), mode)
 
@@ -206,8 +207,12 @@ def _uniform(shape: tuple[int, ...], bound: float, generator: Generator) -> Arra
 
 
 def _positive(name: str, value: float) -> None:
-    if not isinstance(value, (int, float)) or not (isfinite(value) and value > 0):
-        raise ValueError(f"{name} is {value!r}; expected a positive number")
+    if not _is_number(value) or not value > 0:
+        raise ValueError(f"{name} is {value!r}; expected a positive number, up to {LARGEST}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:

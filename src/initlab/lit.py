@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning import LightningDataModule, LightningModule
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 from torch.optim import LBFGS, Adafactor, Optimizer
@@ -43,7 +44,7 @@ class Network(LightningModule):
     optimizer: parameters -> any torch.optim optimiser that treats every entry alike.
     every: optimiser steps between two measurements.  probe: validation images that are measured on.
     record: called with {step: {metric: value of each replica (R,)}} at the end of each epoch and of each stage.
-    Raises ValueError for a value out of range, before anything is drawn.
+    Raises ValueError for a value out of range or of another kind, before anything is drawn.
     """
 
     def __init__(
@@ -64,6 +65,9 @@ class Network(LightningModule):
         init.check(hidden, replicas=replicas, seed=seed)
         init.whole("stats.every", every, least=1)
         init.whole("stats.probe", probe, least=2)
+        for name, value, kind in [("scheme", scheme, init.Scheme), ("activation", activation, mlp.Activation)]:
+            _refuse_other(name, value, kind)
+        _refuse_other("loss", loss, mlp.Loss)
         _refuse_mixing(optimizer)
         self.automatic_optimization = False
         self.hidden, self.replicas, self.seed, self.scheme = list(hidden), replicas, seed, scheme
@@ -275,6 +279,8 @@ class Images(LightningDataModule):
         super().__init__()
         init.whole("batch_size", batch_size, least=1)
         init.whole("block", block, least=1)
+        if not isinstance(folder, str | Path):
+            raise ValueError(f"data.folder is {folder!r}; expected the name of a folder")
         self.folder, self.batch_size, self.seed, self.block = Path(folder), batch_size, seed, block
         self.splits: dict[str, tuple[Tensor, Tensor]] = {}  # images (N, 784), labels (N,)
 
@@ -349,6 +355,17 @@ class Blocks(Dataset):
             yield self.images.index_select(0, batch).mT, self.labels.index_select(0, batch)
 
 
+def check(trainer: Trainer) -> None:
+    """Raises ValueError unless it is a trainer on one device, and its callbacks and loggers are Lightning's."""
+    _refuse_other("trainer", trainer, Trainer)
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        _refuse_other("trainer.callbacks", callback, Callback)
+    for logger in trainer.loggers:
+        _refuse_other("trainer.logger", logger, Logger)
+    if trainer.world_size != 1:
+        raise ValueError(f"trainer: {trainer.world_size} devices; replicas are trained on one")
+
+
 def _percent(accuracies: np.ndarray) -> str:
     """Mean ± half-width of the 95 % interval over replicas (R,)."""
     mean, ci95 = stats.mean_ci95(accuracies)
@@ -356,10 +373,22 @@ def _percent(accuracies: np.ndarray) -> str:
 
 
 def _refuse_mixing(optimizer: Callable[[list[nn.Parameter]], Optimizer]) -> None:
-    """Tries the optimiser on a stand-in, so that its own checks run first. Raises ValueError if it mixes replicas."""
+    """Tries the optimiser on a stand-in, so that its own checks run first.
+
+    Raises ValueError if it refuses its settings, if one is a number that float32 can't hold, or if it mixes replicas.
+    """
     try:
         made = optimizer([nn.Parameter(torch.zeros(1, 1, 1))])
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # whatever was named in the configuration raises whatever it likes
         raise ValueError(f"optimizer: {error}") from error
+    _refuse_other("optimizer", made, Optimizer)
+    for name, value in made.defaults.items():
+        if isinstance(value, (int, float)) and not abs(value) <= torch.finfo(torch.float32).max:
+            raise ValueError(f"optimizer: {name} is {value!r}; expected a finite number")
     if isinstance(made, LBFGS | Adafactor):
         raise ValueError(f"optimizer {type(made).__name__} mixes the entries of a tensor, so replicas would mix")
+
+
+def _refuse_other(name: str, value: object, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} is {value!r}; expected {kind.__module__}.{kind.__qualname__}")

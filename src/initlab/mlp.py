@@ -11,10 +11,12 @@ Replicas never mix: every product runs within one r, every mean over B alone. No
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+
+LARGEST = 1e18  # of an activation's constants: their squares are within float32's range, integers within int64's
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Activation:
 
     leak: slope below zero; shift: what is taken off; scale: what it is multiplied by. Each is a number, or a
     tensor (R, 1, 1) with a value a replica.
-    Raises ValueError for a constant that is not finite, or a scale that is not positive.
+    Raises ValueError for a constant that is not finite, or above 1e18, or a scale that is not positive.
     """
 
     leak: float | Tensor = 0.0
@@ -33,8 +35,8 @@ class Activation:
     def __post_init__(self) -> None:
         for name in ("leak", "shift", "scale"):
             value = getattr(self, name)
-            if not isinstance(value, (int, float, Tensor)) or not torch.as_tensor(value).isfinite().all():
-                raise ValueError(f"{name} is {value!r}; expected a finite number")
+            if not isinstance(value, (int, float, Tensor)) or isinstance(value, bool) or not _all_small(value):
+                raise ValueError(f"{name} is {value!r}; expected a finite number, up to {LARGEST}")
         if not (torch.as_tensor(self.scale) > 0).all():
             raise ValueError(f"scale is {self.scale!r}; expected a positive number")
 
@@ -60,6 +62,13 @@ class Activation:
         below = self.leak * grad if _differs(self.leak, 0) else 0.0
         delta = torch.where(z > 0, grad, below)
         return delta * self.scale if _differs(self.scale, 1) else delta
+
+
+def _all_small(constant: float | Tensor) -> bool:
+    """Whether no entry is above LARGEST, infinite or nan."""
+    if isinstance(constant, Tensor):
+        return bool((constant.abs() <= LARGEST).all())
+    return abs(constant) <= LARGEST
 
 
 def _differs(constant: float | Tensor, neutral: float) -> bool:
@@ -92,6 +101,7 @@ def linear_backward_input(W: Tensor, delta: Tensor) -> Tensor:
     return W.mT @ delta
 
 
+@runtime_checkable
 class Loss(Protocol):
     """What a loss is: a width of the last layer, the loss with its gradient, and the class it predicts."""
 
@@ -139,7 +149,7 @@ class MeanSquaredError:
     outputs: int = 1
 
     def __post_init__(self) -> None:
-        if self.outputs != 1:
+        if type(self.outputs) is not int or self.outputs != 1:
             raise ValueError(f"outputs is {self.outputs!r}; expected 1: the squared error is taken against the digit")
 
     def __call__(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,9 +9,10 @@ import hashlib
 import json
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from math import prod, sqrt
+from math import isfinite, prod, sqrt
 from pathlib import Path
 
 import torch
@@ -21,7 +22,9 @@ from torch import Tensor
 
 CLASSES = 10
 SPLITS = ("train", "validation", "test")
-FACTS = {"raw", "mean", "std", "inputs", "classes", "splits"}
+FACTS = {"raw": str, "mean": float, "std": float, "inputs": int, "classes": int, "splits": dict}
+SPLIT_FACTS = {"images": int, "mean": float, "std": float, "sha256": str}
+SCALES = 1e-300, 1e300  # pixels divided by less, or by more, are out of a float's range
 # DVC takes a copy that is read-only for whole; of others it takes the hash, and throws away what is damaged.
 RESTORE = "chmod -R u+w .dvc/cache && dvc repro -f data.dvc"
 PREFIXES = ("train", "t10k")
@@ -66,8 +69,8 @@ def download(
 def read_idx(path: Path, *, dimensions: int) -> Tensor:
     """A gzipped IDX file of unsigned bytes -> uint8 tensor of that many dimensions.
 
-    The header is checked before memory is set aside, and no more is inflated than it promises.
-    Raises DataError if the file is missing, damaged, or another kind of IDX file.
+    The header is checked before memory is set aside, no more is inflated than it promises, and memory grows with it.
+    Raises DataError if the file is missing, damaged, empty, or another kind of IDX file.
     Source: LeCun, Cortes & Burges, "The MNIST database", section "File formats".
     """
     from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor  # seconds, and only this stage reads IDX
@@ -81,10 +84,12 @@ def read_idx(path: Path, *, dimensions: int) -> Tensor:
                 raise DataError(f"{path}: begins with {header[:4].hex(' ')}; expected {magic.hex(' ')}, an IDX header")
             sizes = [int.from_bytes(header[i : i + 4], "big") for i in range(4, header_size, 4)]
             promised = prod(sizes)
+            if promised == 0:
+                raise DataError(f"{path}: is empty; its header promises {' x '.join(map(str, sizes))} bytes")
             if promised > 1032 * path.stat().st_size:  # deflate's best ratio
                 raise DataError(f"{path}: promises {promised:,} bytes; its {path.stat().st_size:,} can't hold as many")
-            body = file.read(promised + 1)
-    except (OSError, EOFError) as error:
+            body = b"".join(_pieces(file, promised + 1))
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: {error.strerror if isinstance(error, FileNotFoundError) else error}") from error
     if len(body) != promised:
         found = f"more than {promised:,}" if len(body) > promised else f"{len(body):,}"
@@ -101,8 +106,8 @@ def read_pair(folder: Path, prefix: str) -> tuple[Tensor, Tensor]:
     labels = read_idx(folder / LABELS.format(prefix), dimensions=1)
     if len(images) != len(labels):
         raise DataError(f"{prefix}: labels file holds {len(labels):,} items, images file {len(images):,}")
-    if len(labels) == 0 or images[0].numel() == 0:
-        raise DataError(f"{prefix}: the files hold no images")
+    if images[0].numel() < 2:
+        raise DataError(f"{prefix}: an image is one pixel; expected at least 2")
     if labels.max() >= CLASSES:
         raise DataError(f"{prefix}: labels go up to {labels.max()}; expected 0 to {CLASSES - 1}")
     return images.flatten(1), labels
@@ -115,18 +120,23 @@ def pin(folder: Path) -> str:
     return f"{hashlib.md5(json.dumps(listing).encode(), usedforsecurity=False).hexdigest()}.dir"
 
 
+def pinned() -> str | None:
+    """The hash of the data that the project here pins, in data.dvc; None if it has none."""
+    return OmegaConf.load("data.dvc").outs[0].md5 if Path("data.dvc").is_file() else None
+
+
 def refuse_unpinned(folder: Path) -> None:
     """Raises DataError if the files are not the ones that the project's data.dvc pins; without one all are right."""
-    if not Path("data.dvc").is_file():
+    expected = pinned()
+    if expected is None:
         return
-    pinned = OmegaConf.load("data.dvc").outs[0].md5
     try:
         found = pin(folder)
     except OSError as error:
         raise DataError(f"{error.filename}: {error.strerror}; get it back with: {RESTORE}") from error
-    if found != pinned:
+    if found != expected:
         raise DataError(
-            f"{folder} holds data {found}; data.dvc pins {pinned}: a file, or DVC's copy of it, is damaged, or of "
+            f"{folder} holds data {found}; data.dvc pins {expected}: a file, or DVC's copy of it, is damaged, or of "
             f"another version; get them back with: {RESTORE}"
         )
 
@@ -138,6 +148,8 @@ def split(folder: Path, validation: int | None) -> dict[str, tuple[Tensor, Tenso
     """
     images, labels = read_pair(folder, "train")
     test = read_pair(folder, "t10k")
+    if test[0].shape[1] != images.shape[1]:
+        raise DataError(f"t10k: an image is {test[0].shape[1]:,} pixels; in the training file {images.shape[1]:,}")
     if validation is None:
         return {"train": (images, labels), "validation": test, "test": test}
     if type(validation) is not int or not 0 < validation < len(images):
@@ -165,8 +177,9 @@ def normalize(raw: Path, folder: Path, *, validation: int | None, scale: float) 
     Pixels are divided by `scale`, then normalised with the training mean and std, all three splits alike. A pixel has
     256 values, so each is computed once, in double precision, and looked up.
     """
-    if not isinstance(scale, (int, float)) or not scale > 0:
-        raise DataError(f"scale is {scale!r}; expected a positive number")
+    if not isinstance(scale, (int, float)) or isinstance(scale, bool) or not SCALES[0] <= scale <= SCALES[1]:
+        raise DataError(f"scale is {scale!r}; expected a positive number, {SCALES[0]} to {SCALES[1]}")
+    scale = float(scale)
     splits = split(raw, validation)
     mean, std = (value / scale for value in moments(splits["train"][0]))
     if std == 0:
@@ -193,13 +206,13 @@ def read_facts(folder: Path) -> dict:
     """What `normalize` noted of its output: mean, std, inputs, classes, and of each split its size and SHA-256."""
     try:
         facts = json.loads((folder / "facts.json").read_text())
-        if set(facts) != FACTS or set(facts["splits"]) != set(SPLITS):
+        if not _are_facts(facts):
             raise ValueError("not what the normalize stage writes")
     except OSError:
         raise DataError(
             f"{folder.absolute()} holds no normalised data; in the project's root, make it with: dvc repro normalize"
         ) from None
-    except (TypeError, ValueError) as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{folder}/facts.json: {error}; make it again with: dvc repro -f normalize") from None
     return facts
 
@@ -219,6 +232,30 @@ def load(folder: Path, name: str) -> tuple[Tensor, Tensor]:
     verify(folder)
     tensors = load_file(folder / f"{name}.safetensors")
     return tensors["images"], tensors["labels"]
+
+
+def _pieces(file: gzip.GzipFile, size: int, piece: int = 2**20) -> Iterator[bytes]:
+    """Up to `size` bytes, a piece at a time: asked for all at once, they are set aside before any is read."""
+    while size > 0 and (found := file.read(min(piece, size))):
+        size -= len(found)
+        yield found
+
+
+def _are_facts(found: object) -> bool:
+    """Whether all that `normalize` notes is there and nothing else, each of its type, and numbers in their range."""
+
+    def like(values: object, kinds: Mapping[str, type]) -> bool:
+        return isinstance(values, dict) and {name: type(value) for name, value in values.items()} == kinds
+
+    def in_range(value: object) -> bool:
+        return not ((isinstance(value, float) and not isfinite(value)) or (isinstance(value, int) and value < 1))
+
+    if not isinstance(found, dict) or not like(found, FACTS) or found["splits"].keys() != set(SPLITS):
+        return False
+    splits = found["splits"].values()
+    return all(like(split, SPLIT_FACTS) for split in splits) and all(
+        in_range(value) for facts in (found, *splits) for value in facts.values()
+    )
 
 
 def _matches(path: Path, expected: str, algorithm: str = "md5") -> bool:

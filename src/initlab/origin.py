@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
+
+from initlab import mnist
 
 PARTS = ("code", "data", "packages", "machine")
 Origin = dict[str, dict[str, str]]
@@ -79,8 +80,9 @@ def tags() -> dict[str, str]:
     if commit is not None:
         dirty = bool(git("status", "--porcelain"))
         found = {"git.commit": commit, "mlflow.source.git.commit": commit, "git.dirty": str(dirty)}
-    if Path("data.dvc").is_file():
-        found["data.md5"] = OmegaConf.load("data.dvc").outs[0].md5
+    pinned = mnist.pinned()
+    if pinned is not None:
+        found["data.md5"] = pinned
     if Path("dvc.lock").is_file():
         found["dvc.lock.md5"] = hashlib.md5(Path("dvc.lock").read_bytes(), usedforsecurity=False).hexdigest()
     return found

@@ -67,7 +67,7 @@ class Moments(NamedTuple):
 
     @property
     def act_std(self) -> float:
-        return sqrt(self.act_second - self.act_mean**2)
+        return sqrt(max(self.act_second - self.act_mean**2, 0))  # rounding may take more than all
 
 
 def moments(layers: Sequence[Layer], square_norms: ArrayLike, phi: Phi) -> list[Moments]:

@@ -132,8 +132,8 @@ class Run:
                 if time.monotonic() > until:
                     raise store.TrackingError(
                         f"{self.place} does not take the record of this run ({type(error).__name__}: "
-                        f"{str(error).splitlines()[0][:200]}); it waits in {self.folder}\n"
-                        f"Once the store is back: python -m initlab.deliver {self.folder}"
+                        f"{str(error).splitlines()[0][:200]}); it waits in {self.folder}; "
+                        f"once the store is back: python -m initlab.deliver {self.folder}"
                     ) from error
                 time.sleep(1)
         self.journal.note(told=True)
