@@ -5,7 +5,6 @@ A fault is a test marked so; those at random moments are tried N times, the slow
 
 import argparse
 import platform
-import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
@@ -54,9 +53,9 @@ def main() -> int:
     times = parser.parse_args().times
     table = Table()
     code = pytest.main(["-m", "fault", "-n", "0", "--times", str(times)], plugins=[table])
-    begin, end = "<!-- the table -->\n", "\n<!-- its end -->"
-    text = re.sub(f"{begin}.*{end}", lambda _: begin + table.markdown(times) + end, PAGE.read_text(), flags=re.DOTALL)
-    PAGE.write_text(text)
+    begin, end = "<!-- the table -->\n", "<!-- its end -->"
+    before, rest = PAGE.read_text().split(begin)
+    PAGE.write_text(f"{before}{begin}{table.markdown(times)}\n{end}{rest.split(end)[1]}")
     return int(code)
 
 

@@ -121,6 +121,19 @@ def jobs(place: Place, status: str) -> list[Run]:
     return [run for run in found if run.info.status == status]
 
 
+def test_a_folder_is_not_used_twice(place: Place, train: Train) -> None:
+    """Neither a run's nor a sweep's: resume goes on in it, and only if the run is there and has not finished."""
+    words = ("-m", "init=kaiming", *SHORT, "hydra.sweep.dir=multirun/mine", "hydra.callbacks.record.report=false")
+    train(*words)
+    done = train(*words, check=False)
+    assert done.returncode == 1
+    assert "multirun/mine holds an earlier run; name another folder" in done.stderr
+    before = len(place.runs())
+    shutil.rmtree(place.folder / "multirun" / "mine" / "0")
+    train(*SHORT, "hydra.run.dir=multirun/mine/0", "resume=true")
+    assert len(place.runs()) == before + 1  # a new one: that which had this folder has finished
+
+
 def test_resume_by_the_id_of_a_run(place: Place) -> None:
     """Only with the same command, and not what is going on or over."""
     words = (*SHORT, "seed=7")

@@ -260,6 +260,7 @@ JSON = st.recursive(
     max_leaves=6,
 )
 FACTS = {
+    "raw": "0" * 32 + ".dir",
     "mean": 0.13,
     "std": 0.3,
     "inputs": 784,

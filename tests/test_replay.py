@@ -138,6 +138,19 @@ def test_only_a_finished_run_is_replayed(recorded: tuple[MlflowClient, Run, list
     assert done.stderr == f"error: {project}/mlflow.db holds no run {'0' * 32}\n"
 
 
+@pytest.mark.parametrize("origin", [{}, {"code": {}, "data": {}, "packages": {}, "machine": {}}, [1], {"code": 1}])
+def test_an_empty_origin_is_no_proof(recorded: tuple[MlflowClient, Run, list[Run]], origin: object) -> None:
+    client, _, (job, _) = recorded
+    path = artifact(client, job, "origin.json")
+    text = path.read_text()
+    try:
+        path.write_text(json.dumps(origin))
+        with pytest.raises(OSError, match=r"has no record to be replayed: origin.json lacks one of code, data"):
+            replay.main([job.info.run_id])
+    finally:
+        path.write_text(text)
+
+
 def test_a_changed_record_is_refused(recorded: tuple[MlflowClient, Run, list[Run]]) -> None:
     client, _, (job, _) = recorded
     config = artifact(client, job, "config.yaml")
@@ -166,14 +179,20 @@ def test_a_changed_record_is_refused(recorded: tuple[MlflowClient, Run, list[Run
         ({"optimizer": {"_target_": "torch.optim.sgd.SGD"}}, "optimizer._target_ is 'torch.optim.sgd.SGD'"),
         ({"seed": "${oc.env:HOME}"}, "seed is '${oc.env:HOME}'; a recorded configuration is resolved"),
         ({"${oc.env:HOME}": 1}, "keys are words"),
-        ({"trainer": {"strategy": "deepspeed"}}, "trainer.strategy is nothing that a replay takes from a record"),
+        ({"trainer": {"strategy": "deepspeed"}}, "trainer: strategy is nothing that a replay takes from a record"),
         ({"trainer": {"accelerator": "hpu"}}, "trainer: accelerator is 'hpu'"),
         ({"trainer": {"logger": True}}, "trainer: accelerator is None, logger True"),
         (
             {"trainer": {"default_root_dir": "/tmp/x"}},
-            "trainer.default_root_dir is '/tmp/x'; a replay writes to its own",
+            "trainer: default_root_dir is nothing that a replay takes",
         ),
-        ({"trainer": {"callbacks": [{"dirpath": "/tmp"}]}}, "trainer.callbacks.0.dirpath is '/tmp'"),
+        ({"trainer": {"callbacks": [{"dirpath": "/tmp"}]}}, "trainer: dirpath is nothing that a replay takes"),
+        (
+            {"trainer": {"callbacks": [{"_args_": ["/tmp"]}]}},
+            "trainer.callbacks.0._args_ is nothing that a replay takes",
+        ),
+        ({"trainer": {"callbacks": "x"}}, "trainer.callbacks is 'x'; expected a list of configurations"),
+        ({"trainer": 5}, "trainer holds no configuration"),
         ({"trainer": {"callbacks": [{"filename": "../../x"}]}}, "trainer.callbacks.0.filename is '../../x'"),
     ],
 )

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,9 +20,12 @@ def add_tracking_uri(parser: argparse.ArgumentParser) -> None:
 
 @contextmanager
 def one_line(code: int = 1) -> Iterator[None]:
-    """Ends the program with one line, and this exit code, if the body refuses something."""
+    """Ends the program with this exit code if the body raises: with one line if it refuses something."""
     try:
         yield
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except Exception as error:
+        if not isinstance(error, OSError | ValueError) or os.environ.get("HYDRA_FULL_ERROR") == "1":
+            traceback.print_exc()
+        else:
+            print(f"error: {error}", file=sys.stderr)
         sys.exit(code)

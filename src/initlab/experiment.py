@@ -66,6 +66,10 @@ def train(config: Mapping[str, Any], run: track.Run) -> float:
     run.begin(origin.here(facts, trainer.strategy.root_device), {"name": images.folder.name, "facts": facts})
     network.record = run.log
     last = run.folder / track.LAST
+    if last.exists() and not run.journal.entries:
+        raise ValueError(
+            f"{run.folder} has a checkpoint, but its metrics.jsonl is gone: start a new run, without resume"
+        )
     trainer.fit(network, images, ckpt_path=last if last.exists() else None, weights_only=True)
     trainer.test(network, images, verbose=False)
     run.tag(**{"weights.sha256": network.digest()})

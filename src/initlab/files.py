@@ -21,15 +21,12 @@ def write(path: Path, content: bytes | memoryview) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise _named(error, path) from error
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the renaming too
-    finally:
-        os.close(folder)
+    _sync(path.parent)  # the renaming too
 
 
 def append(path: Path, text: str) -> None:
     """Adds lines at the end of a file, and brings them to the disk. The last newline says that all are there."""
+    new = not path.exists()
     try:
         with path.open("a") as file:
             file.write(text)
@@ -37,6 +34,17 @@ def append(path: Path, text: str) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         raise _named(error, path) from error
+    if new:
+        _sync(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    """Brings the names in a folder to the disk."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def _named(error: OSError, path: Path) -> OSError:

@@ -63,6 +63,10 @@ class Record(Callback):
                 found = sweep.resumable(**config.tracking, overrides=what, run_id=run_id(config))
                 go_on_in(found, config, "sweep")
                 self.folder = Path(config.hydra.callbacks.record.folder)
+            if found is None:
+                from initlab import journal
+
+                journal.refuse_used(Path(config.hydra.sweep.dir))
             refuse_bad_input(config, Path(config.hydra.sweep.dir))
             from initlab import sweep
 
@@ -80,8 +84,9 @@ class Record(Callback):
 
     def end(self, parent: "sweep.Sweep") -> None:
         """Gathers the results of all finished jobs, reports on them with the parent run, and ends it."""
-        from initlab import report, results
+        from initlab import report, results, store
 
+        reason = "a job failed"
         try:
             found = parent.results()
             if found is not None:
@@ -92,11 +97,14 @@ class Record(Callback):
                     names = report.write(found, self.folder / "report")
                     parent.keep(self.folder / "report", names)
                     print(f"report: {self.folder / 'report' / 'index.html'}")
-        except BaseException:
-            self.status = "FAILED"
+        except BaseException as error:
+            self.status, reason = "FAILED", f"{type(error).__name__}: {error}"
             raise
         finally:
-            parent.finish(self.status)
+            try:
+                parent.finish(self.status, reason)
+            except store.TrackingError as error:
+                sys.exit(f"error: {error}; once it is back, this ends the sweep: the same command, with resume=true")
 
 
 def refuse_bad_input(config: DictConfig, folder: Path) -> None:

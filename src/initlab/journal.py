@@ -1,7 +1,8 @@
 """A run as its folder has it, on disk before the tracking store is told: what may be lost is never only there.
 
 metrics.jsonl    a line a step: {"step", "time" (ms since 1970), "values": {metric: [value of each replica]}}
-run.json         {"run_id", "tags", "status", "reason", "ended" (ms since 1970), "told": whether the store has it all}
+run.json         {"run_id", "tags", "status", "reason", "ended" (ms since 1970), "store": its URI, if that holds no
+                 password, "told": whether the store has it all}
 """
 
 import json
@@ -42,7 +43,14 @@ class Journal:
         self.folder = folder
         self.entries: list[Entry] = []
         self.history: dict[int, dict[str, np.ndarray]] = {}  # {step: {metric: value of each replica (R,)}}
-        self.facts: dict[str, Any] = {"run_id": None, "tags": {}, "status": None, "reason": None, "told": False}
+        self.facts: dict[str, Any] = {
+            "run_id": None,
+            "tags": {},
+            "status": None,
+            "reason": None,
+            "told": False,
+            "store": None,
+        }
         try:
             if (folder / RUN).exists():
                 self.facts |= json.loads((folder / RUN).read_text())
@@ -121,7 +129,12 @@ def alone(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def run_in(folder: Path) -> str | None:
+    """The id of the run that the folder holds, if it holds one."""
+    return Journal(folder).facts["run_id"] if (folder / RUN).is_file() else None
+
+
 def refuse_used(folder: Path) -> None:
-    """Raises ValueError if the folder has a run in it already."""
-    if (folder / RUN).exists() or (folder / "checkpoints").exists():
+    """Raises ValueError if the folder has a run, or the jobs of a sweep, in it already."""
+    if (folder / "checkpoints").exists() or any(folder.glob(RUN)) or any(folder.glob(f"*/{RUN}")):
         raise ValueError(f"{folder} holds an earlier run; name another folder, or go on with it: resume=true")

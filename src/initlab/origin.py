@@ -32,6 +32,15 @@ def here(facts: Mapping[str, Any], device: torch.device) -> Origin:
     }
 
 
+def whole(origin: object) -> Origin:
+    """An origin that was read back. Raises ValueError if a part is missing, or is not {name: text}."""
+    if not isinstance(origin, dict) or not all(isinstance(origin.get(part), dict) and origin[part] for part in PARTS):
+        raise ValueError(f"origin.json lacks one of {', '.join(PARTS)}")
+    if not all(isinstance(value, str) for part in PARTS for value in origin[part].values()):
+        raise ValueError("origin.json holds what is no text")
+    return origin
+
+
 def code(names: Iterable[str] | None = None) -> dict[str, str]:
     """{file: SHA-256} of these files of the package, as far as they are there; else of those that are loaded."""
     folder = Path(__file__).parent

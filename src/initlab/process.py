@@ -60,9 +60,11 @@ def owner() -> str:
 
 def is_gone(owner: str) -> bool:
     """Whether a process of this place has ended. Of another's nothing is known: False."""
-    place, number, birth = owner.split()
-    if place != _place():
-        return False
+    match owner.split():
+        case [place, number, birth] if place == _place() and number.isdecimal():
+            pass
+        case _:
+            return False
     try:
         return _birth(int(number)) != birth or psutil.Process(int(number)).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -71,7 +73,7 @@ def is_gone(owner: str) -> bool:
 
 def is_alive(owner: str) -> bool:
     """Whether a process is known to live: one of this place that has not ended."""
-    return owner.split()[0] == _place() and not is_gone(owner)
+    return owner.startswith(f"{_place()} ") and not is_gone(owner)
 
 
 def _place() -> str:

@@ -6,6 +6,7 @@ Exit code 0: it did. 1: it did not. 2: it could not be run again.
 import argparse
 import logging
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from io import StringIO
@@ -50,7 +51,10 @@ TRAINER = {
     *("enable_checkpointing", "callbacks", "plugins"),
 }
 ACCELERATORS = {"auto", "cpu", "gpu", "cuda", "mps"}
-ELSEWHERE = ("default_root_dir", "dirpath", "filename")  # what says where a trainer writes
+CHECKPOINT = {
+    *("_target_", "filename", "monitor", "mode", "save_last", "save_top_k", "save_weights_only", "every_n_epochs"),
+    *("save_on_train_epoch_end", "enable_version_counter", "verbose"),
+}
 
 
 class ReplayError(ValueError):
@@ -162,7 +166,10 @@ def checked(run: track.Recorded, allow: Sequence[str]) -> tuple[dict[str, Any], 
     if track.sha256(run.config) != run.tags.get("config.sha256"):
         raise ReplayError(f"run {run.run_id}: config.yaml is not the one that was recorded, by its SHA-256")
     config = read(run.config)
-    trainer, _, images = experiment.build(OmegaConf.create(config), Path("outputs"))
+    try:
+        trainer, _, images = experiment.build(OmegaConf.create(config), Path("outputs"))
+    except Exception as error:  # of Hydra, OmegaConf, Lightning, ours
+        raise ReplayError(f"run {run.run_id} can't be run here: {' '.join(str(error).split())}") from error
     here = origin.here(mnist.read_facts(images.folder), trainer.strategy.root_device)
     differing = origin.differences(run.origin, here | {"code": origin.code(run.origin["code"])})
     refused = [part for part in ("code", "data") if part in differing and part not in allow]
@@ -189,12 +196,23 @@ def read(text: str) -> dict[str, Any]:
         raise ReplayError("config.yaml holds no configuration")
     _refuse(config, "")
     trainer = config.get("trainer", {})
-    for key in trainer if isinstance(trainer, dict) else {}:
-        if key not in TRAINER:
-            raise ReplayError(f"trainer.{key} is nothing that a replay takes from a record")
-    if (isinstance(trainer, dict) and trainer.get("accelerator", "auto") not in ACCELERATORS) or trainer.get("logger"):
+    if not isinstance(trainer, dict):
+        raise ReplayError("trainer holds no configuration")
+    parts = [(trainer, TRAINER), *((part, CHECKPOINT) for part in _parts(trainer, "callbacks"))]
+    for part, known in [*parts, *((part, {"_target_"}) for part in _parts(trainer, "plugins"))]:
+        for key in part:
+            if key not in known:
+                raise ReplayError(f"trainer: {key} is nothing that a replay takes from a record")
+    if trainer.get("accelerator", "auto") not in ACCELERATORS or trainer.get("logger"):
         raise ReplayError(f"trainer: accelerator is {trainer.get('accelerator')!r}, logger {trainer.get('logger')!r}")
     return config
+
+
+def _parts(trainer: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    parts = trainer.get(key) or []
+    if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
+        raise ReplayError(f"trainer.{key} is {parts!r}; expected a list of configurations")
+    return parts
 
 
 def _refuse(node: object, path: str) -> None:
@@ -206,7 +224,9 @@ def _refuse(node: object, path: str) -> None:
                 raise ReplayError(f"{where}: keys are words")
             if key == "_target_" and (not isinstance(value, str) or value not in TARGETS):
                 raise ReplayError(f"{where} is {value!r}, which no replay may import or call")
-            if key in ELSEWHERE and (not isinstance(value, str) or not value.isidentifier()):
+            if key.startswith("_") and key not in ("_target_", "_partial_"):
+                raise ReplayError(f"{where} is nothing that a replay takes from a record")
+            if key == "filename" and (not isinstance(value, str) or not value.isidentifier()):
                 raise ReplayError(f"{where} is {value!r}; a replay writes to its own folder")
             _refuse(value, f"{where}.")
     elif isinstance(node, list):
@@ -243,8 +263,9 @@ def _history(name: str, first: Sequence[tuple[int, float]], second: Sequence[tup
     here, there = dict(first), dict(second)
     steps = sorted(step for step in here.keys() | there.keys() if not _same(here.get(step), there.get(step)))
     if not steps:  # the same points, but some of them twice
-        twice = min(step for step, _ in {*first, *second})
-        return Row(name, len(first), abs(len(first) - len(second)), f"step {twice}", "a point is there twice")
+        times = [Counter(step for step, _ in history) for history in (first, second)]
+        twice = sorted(step for step in here if times[0][step] != times[1][step])
+        return Row(name, len(first), len(twice), f"step {twice[0]}", "a point is there twice")
     largest = _largest({step: (here.get(step), there.get(step)) for step in steps})
     return Row(name, len(first), len(steps), f"step {steps[0]}", largest)
 
@@ -272,6 +293,8 @@ def _table(first: str, second: str) -> Row:
         return Row("replicas.csv", int(one.size), int(one.size), "its shape", f"{one.shape}, here {two.shape}")
     a, b = one.to_numpy(), two.to_numpy()
     differing = ~((a == b) | (np.isnan(a) & np.isnan(b)))
+    if not differing.any():  # the same numbers, written otherwise
+        return Row("replicas.csv", int(one.size), 0)
     row, column = np.argwhere(differing)[0]
     gap = np.nanmax(np.abs(a - b)[differing], initial=0.0)
     where = f"step {one['step'][row]:.0f}, replica {one['replica'][row]:.0f}, {one.columns[column]}"

@@ -2,9 +2,11 @@
 
 import logging
 import os
+import re
 import socket
 import sqlite3
-from contextlib import closing, nullcontext
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
 from errno import EACCES, EISDIR
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -54,7 +56,7 @@ def connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
         raise
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         raise TrackingError(
-            f"tracking.uri: the store at {place(uri)} can't be used: {str(error).splitlines()[0]}"
+            f"tracking.uri: the store at {place(uri)} can't be used: {redact(str(error).splitlines()[0])}"
         ) from error
 
 
@@ -65,6 +67,27 @@ def client(uri: str) -> MlflowClient:
         raise TrackingError(f"there is no tracking store at {file}")
     _probe(uri, file)
     return MlflowClient(uri)
+
+
+@contextmanager
+def asked(place: str) -> Iterator[None]:
+    """Turns what a store that does not answer raises into a TrackingError."""
+    try:
+        yield
+    except TrackingError:
+        raise
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise TrackingError(f"{place} does not answer: {redact(str(error).splitlines()[0])}") from error
+
+
+def public(uri: str) -> str | None:
+    """The address of a store, if it holds no password."""
+    return uri if redact(uri) == uri else None
+
+
+def redact(text: str) -> str:
+    """A text without the names and passwords of the addresses in it."""
+    return re.sub(r"//[^/@\s]+@", "//", text)
 
 
 def place(uri: str) -> str:
@@ -137,16 +160,19 @@ def _probe_file(file: Path) -> None:
 
 def get(client: MlflowClient, run_id: str) -> Run:
     """A run of the store. Raises TrackingError if it holds none of this id."""
-    try:
-        return client.get_run(run_id)
-    except MlflowException as error:
-        raise TrackingError(f"{place(client.tracking_uri)} holds no run {run_id}") from error
+    with asked(place(client.tracking_uri)):
+        try:
+            return client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+            raise TrackingError(f"{place(client.tracking_uri)} holds no run {run_id}") from error
 
 
-def run_in(client: MlflowClient, experiment_id: str, folder: Path) -> str | None:
-    """The id of the newest run that has this folder."""
+def begun_in(client: MlflowClient, experiment_id: str, folder: Path) -> str | None:
+    """The id of a run that was opened for this folder, and ended before its folder knew of it."""
     found = client.search_runs([experiment_id], f'tags.folder = "{folder}"', max_results=1)
-    return found[0].info.run_id if found else None
+    return found[0].info.run_id if found and found[0].info.status != "FINISHED" and not found[0].data.metrics else None
 
 
 def parent(client: MlflowClient, experiment_id: str, folder: str) -> str:
@@ -173,18 +199,21 @@ def folder_of(run: Run, tag: str) -> Path:
     """The folder of a run that is to be gone on with. Raises ValueError if it can't be."""
     if run.info.status == "FINISHED":
         raise ValueError(f"run {run.info.run_id} has finished; there is nothing to resume")
-    if run.info.status == "RUNNING" and process.is_alive(run.data.tags["owner"]):
+    if run.info.status == "RUNNING" and process.is_alive(run.data.tags.get("owner", "")):
         raise ValueError(f"run {run.info.run_id} is still going on, on this host")
-    folder = Path(run.data.tags.get(tag, ""))
-    if tag not in run.data.tags or not folder.is_dir():
+    if tag not in run.data.tags:
+        what = "a sweep: resume it with -m" if tag == "folder" else "no sweep: resume it without -m"
+        raise ValueError(f"run {run.info.run_id} is {what}")
+    folder = Path(run.data.tags[tag])
+    if not folder.is_dir():
         raise ValueError(f"run {run.info.run_id} can't be resumed: its folder, {folder}, is not there")
     return folder
 
 
 def reopen(client: MlflowClient, run_id: str) -> None:
     """The run is this process's, and goes on."""
+    client.set_tag(run_id, "owner", process.owner())  # first: a run of a process that is gone is taken for dead
     client.update_run(run_id, status="RUNNING")
-    client.set_tag(run_id, "owner", process.owner())
     if "end.reason" in client.get_run(run_id).data.tags:
         client.delete_tag(run_id, "end.reason")
 

@@ -37,16 +37,17 @@ class Sweep:
         self.client, self.experiment_id = store.connect(uri, experiment)
         store.bury_the_dead(self.client, self.experiment_id)
         if resume:
-            found = store.interrupted(self.client, self.experiment_id, f'tags.sweep = "{folder}"')
-            self.run_id = found[0].info.run_id
+            found = self.client.search_runs([self.experiment_id], f'tags.sweep = "{folder}"')
+            self.run_id = next(run.info.run_id for run in found if run.info.status != "FINISHED")
             store.reopen(self.client, self.run_id)
         else:
             tags = track.owner() | {"sweep": folder, "overrides": json.dumps(list(overrides))} | dict(tags or {})
             self.run_id = self.client.create_run(self.experiment_id, run_name=name, tags=tags).info.run_id
 
     def results(self) -> results.Results | None:
-        """Of all finished jobs, if any."""
-        return _results(self.client, self.experiment_id, self.run_id)
+        """Of all finished jobs, if any. Raises store.TrackingError."""
+        with store.asked("the tracking store"):
+            return _results(self.client, self.experiment_id, self.run_id)
 
     def tag_results(self, digest: str) -> None:
         """Notes the digest of the results, by which `find` finds the run."""
@@ -56,12 +57,13 @@ class Sweep:
         """Copies these files of a folder into the run's artifacts."""
         _keep(self.client, self.run_id, folder, names)
 
-    def finish(self, status: str) -> None:
-        """Ends the run."""
-        if status == "FINISHED":
-            store.end(self.client, self.run_id, status)
-        else:
-            store.end(self.client, self.run_id, *store.verdict("a job failed"))
+    def finish(self, status: str, reason: str = "a job failed") -> None:
+        """Ends the run, for this reason if it did not finish. Raises store.TrackingError."""
+        with store.asked("the tracking store"):
+            if status == "FINISHED":
+                store.end(self.client, self.run_id, status)
+            else:
+                store.end(self.client, self.run_id, *store.verdict(store.redact(reason)))
 
 
 def resumable(uri: str, experiment: str, overrides: Sequence[str], run_id: str | None) -> Path | None:

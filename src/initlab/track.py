@@ -23,10 +23,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from torch import Tensor
 
 from initlab import files, origin, process, results, store
-from initlab.journal import RUN, Entry, Journal, alone, refuse_used
+from initlab.journal import RUN, Entry, Journal, alone, refuse_used, run_in
 from initlab.stats import mean_ci95
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # it may hold a password
 log = logging.getLogger(__name__)
 
 BATCH = 1000  # MLflow's limit on the metrics of one log_batch; 100 on its params
@@ -71,9 +72,11 @@ class Run:
             if changed:
                 lines = "; ".join(f"{part}: {', '.join(lines)}" for part, lines in changed.items())
                 raise ValueError(f"the run in {self.folder} began as something else ({lines}); start a new one")
-        self.keep(ORIGIN, found)
-        self.client.log_inputs(self.run_id, datasets=[_dataset(data)])
-        self.client.set_tag(self.run_id, "device", found["machine"]["device"])
+        else:
+            self.keep(ORIGIN, found)
+        with store.asked(self.place):
+            self.client.log_inputs(self.run_id, datasets=[_dataset(data)])
+            self.client.set_tag(self.run_id, "device", found["machine"]["device"])
 
     def log(self, values: Mapping[int, Mapping[str, np.ndarray]]) -> None:
         """Logs {step: {metric: value of each replica (R,)}}: on disk, and in the store as soon as that is there."""
@@ -132,7 +135,7 @@ class Run:
                 if time.monotonic() > until:
                     raise store.TrackingError(
                         f"{self.place} does not take the record of this run ({type(error).__name__}: "
-                        f"{str(error).splitlines()[0][:200]}); it waits in {self.folder}; "
+                        f"{store.redact(str(error).splitlines()[0][:200])}); it waits in {self.folder}; "
                         f"once the store is back: python -m initlab.deliver {self.folder}"
                     ) from error
                 time.sleep(1)
@@ -155,6 +158,8 @@ class Run:
             self.client.log_artifacts(self.run_id, str(self.folder / CHECKPOINTS), CHECKPOINTS)
         tags = facts["tags"] | ({"end.reason": facts["reason"][:500]} if facts["reason"] else {})
         self.client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+        if facts["reason"] is None and "end.reason" in self.client.get_run(self.run_id).data.tags:
+            self.client.delete_tag(self.run_id, "end.reason")  # another process took it for dead meanwhile
         if facts["status"] is not None:
             self.client.set_terminated(self.run_id, facts["status"], facts["ended"])
 
@@ -192,11 +197,13 @@ def run(
         refuse_used(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with process.exit_on_signals(), alone(folder):
+        if not resume:
+            refuse_used(folder)  # again: another process may have been faster
         client, experiment_id = store.connect(uri, experiment)
         store.bury_the_dead(client, experiment_id)
         current = Run(client, store.place(uri), folder)
         text = OmegaConf.to_yaml(config)
-        run_id = current.journal.facts["run_id"] or (store.run_in(client, experiment_id, folder) if resume else None)
+        run_id = current.journal.facts["run_id"] or (store.begun_in(client, experiment_id, folder) if resume else None)
         if run_id is None:
             known = {
                 "folder": str(folder),
@@ -211,30 +218,32 @@ def run(
             ).info.run_id
         elif store.get(client, run_id).data.tags["config.sha256"] != sha256(text):
             raise ValueError(f"{folder} holds run {run_id}, of another configuration; resume needs the same command")
+        current.journal.note(run_id=run_id, store=store.public(uri))
         if current.finished:
             if not current.journal.facts["told"]:
                 current.tell()
             yield current
             return
         try:
-            store.reopen(client, run_id)
-            current.journal.note(run_id=run_id, status=None, reason=None, told=False)
+            with store.asked(current.place):
+                store.reopen(client, run_id)
+                params = [Param(key, value) for key, value in flat(config)]
+                for start in range(0, len(params), 100):
+                    client.log_batch(run_id, params=params[start : start + 100])
+            current.journal.note(status=None, reason=None, told=False)
             (folder / TRACEBACK).unlink(missing_ok=True)
             current.keep(CONFIG, text)
-            params = [Param(key, value) for key, value in flat(config)]
-            for start in range(0, len(params), 100):
-                client.log_batch(run_id, params=params[start : start + 100])
             yield current
             current.end("FINISHED")
         except BaseException as error:
             if not current.finished:
                 with suppress(OSError):  # no room for it
-                    current.keep(TRACEBACK, traceback.format_exc())
+                    current.keep(TRACEBACK, store.redact(traceback.format_exc()))
                 try:
-                    current.end(*store.verdict(f"{type(error).__name__}: {error}"))
+                    current.end(*store.verdict(store.redact(f"{type(error).__name__}: {error}")))
                 except OSError as lost:
                     log.error(lost)
-                if (folder / LAST).exists():
+                if (folder / LAST).exists() and tags is None:  # a replay is not gone on with
                     log.info("to go on from its last checkpoint: the same command, with resume=true")
             raise
 
@@ -248,8 +257,9 @@ def resumable(uri: str, experiment: str, config: Mapping[str, Any], run_id: str 
     digest = sha256(OmegaConf.to_yaml(config))
     if run_id is None:
         found = store.interrupted(client, experiment_id, f"tags.`config.sha256` = '{digest}'")
-        folders = [Path(one.data.tags["folder"]) for one in found if "mlflow.parentRunId" not in one.data.tags]
-        return next((folder for folder in folders if folder.is_dir()), None)
+        single = [one for one in found if not {"mlflow.parentRunId", "replay.of"} & one.data.tags.keys()]
+        folders = {one.info.run_id: Path(one.data.tags["folder"]) for one in single}
+        return next((folder for known, folder in folders.items() if run_in(folder) == known), None)
     found = store.get(client, run_id)
     folder = store.folder_of(found, "folder")
     if found.data.tags["config.sha256"] != digest:
@@ -294,7 +304,7 @@ def recorded(uri: str, run_id: str) -> Recorded:
             run.info.experiment_id,
             run.data.tags,
             text(CONFIG),
-            json.loads(text(ORIGIN)),
+            origin.whole(json.loads(text(ORIGIN))),
             {
                 name: sorted((point.step, point.value) for point in client.get_metric_history(run_id, name))
                 for name in run.data.metrics
@@ -323,17 +333,23 @@ def tag(uri: str, run_id: str, **tags: str) -> None:
     store.client(uri).log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
 
-def deliver(uri: str, folder: Path) -> str | None:
-    """Tells the store what it has not been told of the run in `folder`; returns the run's id, None if it has it all.
+def deliver(uri: str | None, folder: Path) -> str | None:
+    """Tells the store, or that which the run began in, what it has not been told of the run in `folder`.
+
+    Returns the run's id, None if the store has it all.
 
     Raises store.TrackingError; ValueError if no run is in the folder; journal.BusyError if it is going on.
     """
     if not (folder / RUN).is_file():
         raise ValueError(f"{folder} holds no run: no {RUN}")
     with alone(folder):
-        current = Run(store.client(uri), store.place(uri), folder)
-        if current.journal.facts["told"]:
+        facts = Journal(folder).facts
+        if facts["told"]:
             return None
+        uri = uri or facts["store"]
+        if uri is None:
+            raise ValueError(f"{folder}: its store needs a password; name it with --tracking-uri")
+        current = Run(store.client(uri), store.place(uri), folder)
         store.get(current.client, current.run_id)
         current.tell()
         return current.run_id
