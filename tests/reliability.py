@@ -1,4 +1,4 @@
-"""python tests/reliability.py [--times N]: tries every fault, and writes the table of docs/reliability.md.
+"""python tests/reliability.py: tries every fault, and writes the table of docs/reliability.md.
 
 A fault is a test marked so; those at random moments are tried N times, the slow ones among them less often.
 """
@@ -31,31 +31,40 @@ class Table:
             self.seen[marker.args][report.outcome] += 1
         return report
 
-    def markdown(self, times: int) -> str:
-        packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "pytorch-lightning", "mlflow", "dvc"))
-        machine = f"{platform.system()} with {psutil.cpu_count()} cores, Python {platform.python_version()}"
-        lines = [
-            f"Made by `python tests/reliability.py --times {times}` on {machine}, {packages}.",
-            "",
-            "| fault | tried | lost | what happens, and the way on |",
-            "|---|---|---|---|",
-        ]
+    def rows(self) -> dict[str, str]:
+        """{what: its row}."""
+        found = {}
         for (what, then), outcomes in self.seen.items():
             lost = f"**something, {outcomes['failed']} times**" if outcomes["failed"] else "nothing"
             tried = outcomes["passed"] + outcomes["failed"]
-            lines.append(f"| {what} | {tried or 'not here'} | {lost if tried else ''} | {then} |")
-        return "\n".join(lines)
+            found[what] = f"| {what} | {tried or 'not here'} | {lost if tried else ''} | {then} |"
+        return found
+
+
+HEAD = ["| fault | tried | lost | what happens, and the way on |", "|---|---|---|---|"]
+
+
+def head() -> list[str]:
+    """What the table was made with, and its first two lines."""
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "pytorch-lightning", "mlflow", "dvc"))
+    machine = f"{platform.system()} with {psutil.cpu_count()} cores, Python {platform.python_version()}"
+    return [f"Made by `python tests/reliability.py` on {machine}, {packages}.", "", *HEAD]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--times", type=int, default=20, help="tries of a fault at a random moment (default: 20)")
-    times = parser.parse_args().times
+    parser.add_argument("--only", default="", help="as pytest's -k; the rows of all others stay as they are")
+    chosen = parser.parse_args()
     table = Table()
-    code = pytest.main(["-m", "fault", "-n", "0", "--times", str(times)], plugins=[table])
+    words = ["-m", "fault", "-n", "0", "--times", str(chosen.times), "-k", chosen.only]
+    code = pytest.main(words, plugins=[table])
     begin, end = "<!-- the table -->\n", "<!-- its end -->"
     before, rest = PAGE.read_text().split(begin)
-    PAGE.write_text(f"{before}{begin}{table.markdown(times)}\n{end}{rest.split(end)[1]}")
+    old, after = rest.split(end)
+    kept = {line.split(" | ")[0][2:]: line for line in old.splitlines() if line.startswith("| ") and line not in HEAD}
+    rows = kept | table.rows() if chosen.only else table.rows()
+    PAGE.write_text(before + begin + "\n".join([*head(), *rows.values()]) + "\n" + end + after)
     return int(code)
 
 

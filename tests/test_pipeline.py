@@ -29,6 +29,13 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return fresh_clone(tmp_path_factory.mktemp("clone"))
 
 
+@pytest.fixture
+def made(clone: Path) -> Path:
+    """The clone, and its data."""
+    dvc(clone, "repro", "normalize")
+    return clone
+
+
 def edit(path: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert old in text
@@ -66,45 +73,45 @@ def cached(clone: Path, path: Path) -> Path:
     "DVC's cached copy of a raw file is damaged, and checked out again",
     "`normalize` refuses it by its hash, which is not that of `data.dvc`, and names the command that brings it back",
 )
-def test_a_damaged_object_in_the_cache(clone: Path) -> None:
+def test_a_damaged_object_in_the_cache(made: Path) -> None:
     """DVC itself restores a damaged copy, and says that all is well."""
-    file = clone / "data" / "raw" / "train-labels-idx1-ubyte.gz"
-    copy = cached(clone, file)
+    file = made / "data" / "raw" / "train-labels-idx1-ubyte.gz"
+    copy = cached(made, file)
     damage(copy)
-    shutil.rmtree(clone / "data" / "raw")
-    dvc(clone, "checkout", "data.dvc")
-    done = command([sys.executable, "-m", "dvc", "repro", "-f", "-s", "normalize"], clone, check=False)
+    shutil.rmtree(made / "data" / "raw")
+    dvc(made, "checkout", "data.dvc")
+    done = command([sys.executable, "-m", "dvc", "repro", "-f", "-s", "normalize"], made, check=False)
     assert done.returncode == 255
     assert "holds data " in done.stderr
     (advice,) = re.findall(r"get them back with: (.*)", done.stderr)
-    command(["sh", "-c", advice], clone)
-    assert copy.read_bytes() == file.read_bytes() == (clone / "mirror" / file.name).read_bytes()
-    dvc(clone, "repro", "-f", "-s", "normalize")
-    assert git(clone, "status", "--porcelain") == ""
+    command(["sh", "-c", advice], made)
+    assert copy.read_bytes() == file.read_bytes() == (made / "mirror" / file.name).read_bytes()
+    dvc(made, "repro", "-f", "-s", "normalize")
+    assert git(made, "status", "--porcelain") == ""
 
 
 @pytest.mark.fault(
     "a normalised file is damaged", "training refuses it by its SHA-256 and names the command that remakes it"
 )
-def test_a_damaged_normalised_file(clone: Path) -> None:
-    damage(clone / "data" / "normalized" / "mnist" / "validation.safetensors")
-    done = command([sys.executable, "train.py", "experiment=smoke"], clone, check=False)
+def test_a_damaged_normalised_file(made: Path) -> None:
+    damage(made / "data" / "normalized" / "mnist" / "validation.safetensors")
+    done = command([sys.executable, "train.py", "experiment=smoke"], made, check=False)
     assert done.returncode == 1
     assert done.stderr.endswith("is missing or damaged; make it again with: dvc repro -f normalize\n")
-    dvc(clone, "repro", "-f", "-s", "normalize")
-    assert git(clone, "status", "--porcelain") == ""
+    dvc(made, "repro", "-f", "-s", "normalize")
+    assert git(made, "status", "--porcelain") == ""
 
 
 @pytest.mark.fault(
     "the normalised data are not made from the data that data.dvc pins",
     "training refuses them, naming both hashes and `dvc repro normalize`",
 )
-def test_data_of_another_version(clone: Path) -> None:
+def test_data_of_another_version(made: Path) -> None:
     """As after a `git checkout` without `dvc checkout`."""
-    pinned = OmegaConf.load(clone / "data.dvc").outs[0].md5
-    edit(clone / "data.dvc", f"path: data/raw\n  md5: {pinned}", f"path: data/raw\n  md5: {'0' * 32}.dir")
-    done = command([sys.executable, "train.py", "experiment=smoke"], clone, check=False)
-    git(clone, "checkout", "data.dvc")
+    pinned = OmegaConf.load(made / "data.dvc").outs[0].md5
+    edit(made / "data.dvc", f"path: data/raw\n  md5: {pinned}", f"path: data/raw\n  md5: {'0' * 32}.dir")
+    done = command([sys.executable, "train.py", "experiment=smoke"], made, check=False)
+    git(made, "checkout", "data.dvc")
     assert done.returncode == 1
     assert done.stderr == (
         f"error: data/normalized/mnist was made of data {pinned}; data.dvc pins {'0' * 32}.dir: dvc repro normalize\n"
