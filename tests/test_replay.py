@@ -82,7 +82,8 @@ def test_a_difference_is_found_to_the_last_bit(
     assert replay.main([job.info.run_id]) == 1
     with sqlite3.connect(project / "mlflow.db") as database:
         database.execute(f"UPDATE metrics SET value = value - 1e-9 WHERE {where}")
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if "train/loss" in line]
+    line, verdict = [line for line in capsys.readouterr().out.splitlines() if "train/loss" in line]
+    assert verdict.startswith(f"differs from run {job.info.run_id}: ")
     assert line.split() == ["train/loss", "4", "1", "step", "400", "1e-09", "at", "step", "400"]
     assert client.search_runs(["1"])[0].data.tags["replay.verdict"] == "differs"
 

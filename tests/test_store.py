@@ -247,9 +247,9 @@ def test_a_server_that_comes_back_later(server: tuple[MlflowServer, str], projec
         server[0].start()
     assert recorded(server[0], seed).info.status == "RUNNING"
     words = [sys.executable, "-m", "initlab.deliver", folder]
-    assert "1 of 1 runs delivered" in command(words, project).stdout
+    assert command(words, project).stdout == f"delivered: {folder} as run {recorded(server[0], seed).info.run_id}\n"
     assert_all_is_told(server, seed)
-    assert "0 of 1 runs delivered" in command(words, project).stdout
+    assert command(words, project).stdout == "nothing waits: the store has all of 1 runs\n"
 
 
 @pytest.mark.fault(

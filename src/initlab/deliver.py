@@ -34,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if run_id is not None:
                 told += 1
                 print(f"delivered: {run} as run {run_id}")
-    print(f"{told} of {len(found)} runs delivered" + (f", {failed} could not be" if failed else ""))
+    if not told and not failed:
+        print(f"nothing waits: the store has all of {len(found)} runs")
     return 1 if failed else 0
 
 

@@ -40,36 +40,30 @@ class Record(Callback):
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         at_exit.enter_context(process.exit_on_signals())
         with or_exit():
+            with process.leave_at_once_on_signals():
+                from initlab import experiment, journal, track  # noqa: F401 (experiment: what takes long to import)
             HydraConfig.instance().set_config(config)
             if resumes(config):
-                from initlab import track
-
                 go_on_in(track.resumable(**config.tracking, config=plain(config), run_id=run_id(config)), config, "run")
             else:
-                from initlab import journal
-
                 journal.refuse_used(Path(config.hydra.run.dir))
             refuse_bad_input(config, Path(config.hydra.run.dir))
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         at_exit.enter_context(process.exit_on_signals())
         with or_exit():
+            with process.leave_at_once_on_signals():
+                from initlab import experiment, journal, sweep  # noqa: F401 (experiment: what takes long to import)
             HydraConfig.instance().set_config(config)
             what = overrides(config.hydra)
             found = None
             if resumes(config):
-                from initlab import sweep
-
                 found = sweep.resumable(**config.tracking, overrides=what, run_id=run_id(config))
                 go_on_in(found, config, "sweep")
                 self.folder = Path(config.hydra.callbacks.record.folder)
             if found is None:
-                from initlab import journal
-
                 journal.refuse_used(Path(config.hydra.sweep.dir))
             refuse_bad_input(config, Path(config.hydra.sweep.dir))
-            from initlab import sweep
-
             parent = sweep.Sweep(
                 **config.tracking,
                 folder=sweep_folder(config.hydra),
@@ -97,6 +91,7 @@ class Record(Callback):
                     names = report.write(found, self.folder / "report")
                     parent.keep(self.folder / "report", names)
                     print(f"report: {self.folder / 'report' / 'index.html'}")
+            print(f"recorded as sweep {parent.run_id}")
         except BaseException as error:
             self.status, reason = "FAILED", f"{type(error).__name__}: {error}"
             raise
@@ -112,7 +107,6 @@ def refuse_bad_input(config: DictConfig, folder: Path) -> None:
     from initlab import experiment, store
 
     experiment.build(OmegaConf.create(plain(config)), folder)
-    process.leave_if_told()  # a signal may have come while a library was imported, and have been swallowed there
     with made(folder):
         store.connect(**config.tracking)
 
@@ -127,7 +121,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
 def resumes(config: DictConfig) -> bool:
     """Whether an interrupted run is to be gone on with. Raises ValueError if it is neither said nor denied."""
     if type(config.resume) is not bool and not re.fullmatch("[0-9a-f]{32}", str(config.resume)):
-        raise ValueError(f"resume is {config.resume!r}; expected true, false, or the id of a run")
+        raise ValueError(f"resume is {config.resume!r}; expected true, false, or the id of a run, all 32 digits")
     return config.resume is not False
 
 
@@ -139,7 +133,7 @@ def run_id(config: DictConfig) -> str | None:
 def go_on_in(folder: Path | None, config: DictConfig, key: str) -> None:
     """Makes Hydra use the folder of an earlier run or sweep."""
     if folder is None:
-        print(f"no interrupted {key} of this configuration: starting a new one")
+        print(f"no interrupted {key} of this configuration is here: starting a new one")
         return
     print(f"resuming the {key} in {folder}")
     name = f"hydra.{key}.dir"

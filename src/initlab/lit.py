@@ -124,6 +124,8 @@ class Network(LightningModule):
         self._started = time.perf_counter()
         if self.global_step == 0:
             self._keep_weights()
+        else:
+            log.info(f"going on with epoch {self.current_epoch + 1}")
 
     def on_validation_epoch_end(self) -> None:
         values = self._means("val")

@@ -68,10 +68,12 @@ def machine(device: torch.device) -> dict[str, str]:
     return {"device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type} | cpu
 
 
-def differences(recorded: Origin, now: Origin) -> dict[str, list[str]]:
+def differences(
+    recorded: Mapping[str, Mapping[str, str]], now: Mapping[str, Mapping[str, str]]
+) -> dict[str, list[str]]:
     """{part: what differs, a line each}, for the parts that differ. What was not there then is no matter."""
     found = {}
-    for part in PARTS:
+    for part in recorded:
         lines = [
             f"{name}: recorded {_short(value)}, here {_short(now[part].get(name, 'none'))}"
             for name, value in recorded[part].items()

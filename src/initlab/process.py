@@ -4,9 +4,10 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import psutil
 
@@ -25,27 +26,37 @@ def exit_on_signals() -> Iterator[None]:
         _signal = number
         raise SystemExit(128 + number)
 
+    with _handled_by(leave):
+        yield
+
+
+@contextmanager
+def leave_at_once_on_signals() -> Iterator[None]:
+    """While it lasts, the same signals end the process on the spot: for imports, before anything has begun.
+
+    What a handler raises inside an import may be swallowed there, or end in an abort where compiled code is under way.
+    """
+    with _handled_by(lambda number, _: os._exit(128 + number)):
+        yield
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are the main thread's
         return
     numbers = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, leave) for number in numbers}
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 def ended_by() -> str | None:
     """The signal that is ending this process, if one is: SIGTERM, say."""
     return None if _signal is None else signal.Signals(_signal).name
-
-
-def leave_if_told() -> None:
-    """Leaves, as `exit_on_signals` does, if a signal came and what it raised was caught by somebody else's code."""
-    if _signal is not None:
-        raise SystemExit(128 + _signal)
 
 
 def user() -> str:

@@ -19,7 +19,8 @@ import pandas as pd
 import yaml
 from omegaconf import OmegaConf
 
-from initlab import cli, experiment, init, mlp, mnist, origin, sweep, track
+from initlab import cli, experiment, init, mlp, mnist, origin, recorded, sweep, track
+from initlab.recorded import Recorded
 
 CLASSES = "SGD Adam AdamW NAdam RAdam Adagrad Adadelta Adamax RMSprop"
 
@@ -93,13 +94,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = Path.cwd() / "outputs" / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S-%f}"
     if chosen.all is None:
         return 0 if replay(**place, run_id=chosen.run, folder=folder, allow=chosen.allow) else 1
-    jobs = track.finished_jobs(**place, parent_id=chosen.all)
-    recorded = [track.recorded(**place, run_id=job) for job in jobs]
-    for job in recorded:
+    jobs = recorded.finished_jobs(**place, parent_id=chosen.all)
+    originals = [recorded.read(**place, run_id=job) for job in jobs]
+    for job in originals:
         checked(job, chosen.allow)  # before any is run
     parent = sweep.Sweep(
         **place,
-        experiment=recorded[0].experiment,
+        experiment=originals[0].experiment,
         folder=str(folder),
         name=f"replay of {chosen.all[:8]}",
         tags={"replay.of": chosen.all},
@@ -108,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         same = [
             replay(**place, run_id=job.run_id, folder=folder / str(number), allow=chosen.allow, parent=str(folder))
-            for number, job in enumerate(recorded)
+            for number, job in enumerate(originals)
         ]
         status = "FINISHED"
     finally:
@@ -123,10 +124,10 @@ def replay(uri: str, run_id: str, *, folder: Path, allow: Sequence[str] = (), pa
     parent: the folder of the sweep it is to be nested in.  Raises ReplayError if the record is not to be trusted, or
     names other code or data than are at hand and `allow` does not say so; store.TrackingError.
     """
-    first = track.recorded(uri, run_id)
+    first = recorded.read(uri, run_id)
     config, differing = checked(first, allow)
     alike = [part for part in origin.PARTS if part not in differing]
-    print(f"replaying run {run_id} ({first.name}); as recorded: {', '.join(alike) or 'nothing'}")
+    print(f"\nreplaying run {run_id} ({first.name}); as recorded: {', '.join(alike) or 'nothing'}")
     for part, lines in differing.items():
         print("\n".join(f"  {part} differs: {line}" for line in lines))
     link = f"[{first.name}](#/experiments/{first.experiment_id}/runs/{run_id})"
@@ -141,22 +142,20 @@ def replay(uri: str, run_id: str, *, folder: Path, allow: Sequence[str] = (), pa
     )
     with record as run:
         experiment.train(config, run)
-    second = track.recorded(uri, run.run_id)
+    second = recorded.read(uri, run.run_id)
     rows = compare(first, second)
     same = not any(row.differ for row in rows)
-    track.tag(uri, run.run_id, **{"replay.verdict": "identical" if same else "differs"})
-    print(f"\n{pd.DataFrame(rows).rename(columns=HEADERS).to_string(index=False)}\n")
-    points = sum(len(history) for history in first.histories.values())
-    print(
-        f"identical, to the bit: weights, {len(first.histories)} metrics ({points:,} points), replica table"
-        if same
-        else f"differs in {sum(bool(row.differ) for row in rows)} of {len(rows)} comparisons"
-    )
-    print(f"recorded as run {run.run_id}")
+    recorded.tag(uri, run.run_id, **{"replay.verdict": "identical" if same else "differs"})
+    if same:
+        points = sum(len(history) for history in first.histories.values())
+        print(f"identical, to the bit: weights, {len(first.histories)} metrics ({points:,} points), replica table")
+    else:
+        print(f"\n{pd.DataFrame(rows).rename(columns=HEADERS).to_string(index=False)}\n")
+        print(f"differs from run {run_id}: {', '.join(row.what for row in rows if row.differ)}")
     return same
 
 
-def checked(run: track.Recorded, allow: Sequence[str]) -> tuple[dict[str, Any], dict[str, list[str]]]:
+def checked(run: Recorded, allow: Sequence[str]) -> tuple[dict[str, Any], dict[str, list[str]]]:
     """The configuration of a recorded run, and {part: what of its origin is another here, a line each}.
 
     Raises ReplayError if the code or the data is another, and `allow` does not name it.
@@ -237,16 +236,16 @@ def _refuse(node: object, path: str) -> None:
 
 
 HEADERS = {"differ": "that differ", "begins": "begins at", "largest": "largest difference"}
-SHOWN = 10  # metrics that differ, those that begin to first
+SHOWN = 16  # metrics that differ, results before statistics of layers
 
 
-def compare(first: track.Recorded, second: track.Recorded) -> list[Row]:
+def compare(first: Recorded, second: Recorded) -> list[Row]:
     """The weights, every history, every replica's values; metrics that agree are one row together."""
     weights = [run.tags.get("weights.sha256") for run in (first, second)]
     rows = [Row("weights (SHA-256)", 1, int(weights[0] is None or weights[0] != weights[1]))]
     names = sorted(first.histories.keys() | second.histories.keys())
     metrics = {name: _history(name, first.histories.get(name, []), second.histories.get(name, [])) for name in names}
-    differing = sorted((row for row in metrics.values() if row.differ), key=lambda row: int(row.begins.split()[1]))
+    differing = sorted((row for row in metrics.values() if row.differ), key=lambda row: row.what.startswith("layer"))
     agreeing = [row for row in metrics.values() if not row.differ]
     rows.append(Row(f"{len(agreeing)} metrics", sum(row.values for row in agreeing), 0))
     rows += differing[:SHOWN]

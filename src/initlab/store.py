@@ -26,6 +26,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 # The making of a store's tables is no news; a stack trace of a store that is locked or away helps nobody.
 logging.getLogger("alembic").setLevel(logging.WARNING)
+logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -92,7 +93,7 @@ def redact(text: str) -> str:
 
 def place(uri: str) -> str:
     """Where a store is, without the password that an address may hold."""
-    return str(_file(uri) or urlsplit(uri).hostname)
+    return str(_file(uri) or urlsplit(uri).netloc.rpartition("@")[2])
 
 
 def _file(uri: str) -> Path | None:
@@ -140,7 +141,11 @@ def _probe(uri: str, file: Path | None) -> None:
         else:
             socket.create_connection((parts.hostname, parts.port or PORTS[scheme]), timeout=5).close()
     except OSError as error:  # requests' errors are OSErrors
-        raise TrackingError(f"tracking.uri: no MLflow store answers at {address} ({type(error).__name__})") from error
+        start = f"mlflow server --host {parts.hostname} --port {parts.port}"
+        hint = f"; on this machine, start one with: {start}" if scheme == "http" and parts.port else ""
+        raise TrackingError(
+            f"tracking.uri: no MLflow store answers at {address} ({type(error).__name__}){hint}"
+        ) from error
 
 
 def _probe_file(file: Path) -> None:
@@ -197,13 +202,13 @@ def interrupted(client: MlflowClient, experiment_id: str, query: str) -> list[Ru
 
 def folder_of(run: Run, tag: str) -> Path:
     """The folder of a run that is to be gone on with. Raises ValueError if it can't be."""
+    if tag not in run.data.tags:
+        what = "a sweep: resume it with -m" if tag == "folder" else "no sweep: resume it without -m"
+        raise ValueError(f"run {run.info.run_id} is {what}")
     if run.info.status == "FINISHED":
         raise ValueError(f"run {run.info.run_id} has finished; there is nothing to resume")
     if run.info.status == "RUNNING" and process.is_alive(run.data.tags.get("owner", "")):
         raise ValueError(f"run {run.info.run_id} is still going on, on this host")
-    if tag not in run.data.tags:
-        what = "a sweep: resume it with -m" if tag == "folder" else "no sweep: resume it without -m"
-        raise ValueError(f"run {run.info.run_id} is {what}")
     folder = Path(run.data.tags[tag])
     if not folder.is_dir():
         raise ValueError(f"run {run.info.run_id} can't be resumed: its folder, {folder}, is not there")

@@ -10,8 +10,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from mlflow import MlflowClient
@@ -66,12 +65,7 @@ class Run:
         Raises ValueError if it began as something else, before it was interrupted.
         """
         if (self.folder / ORIGIN).exists():
-            recorded = json.loads((self.folder / ORIGIN).read_text())
-            changed = origin.differences(recorded, found | {"code": origin.code(recorded["code"])})
-            changed.pop("machine", None)
-            if changed:
-                lines = "; ".join(f"{part}: {', '.join(lines)}" for part, lines in changed.items())
-                raise ValueError(f"the run in {self.folder} began as something else ({lines}); start a new one")
+            _refuse_changed(self.folder, {"data": found["data"]})
         else:
             self.keep(ORIGIN, found)
         with store.asked(self.place):
@@ -94,9 +88,7 @@ class Run:
             self._wait = min(max(2 * self._wait, 2.0), 60.0)
             self._until = time.monotonic() + self._wait
         else:
-            if self._wait:
-                log.info(f"{self.place} is back, and has everything")
-            self._wait = self._until = 0.0
+            self._is_back()
 
     def tag(self, **tags: str) -> None:
         """Sets tags of the run, when it ends."""
@@ -140,6 +132,12 @@ class Run:
                     ) from error
                 time.sleep(1)
         self.journal.note(told=True)
+        self._is_back()
+
+    def _is_back(self) -> None:
+        if self._wait:
+            log.info(f"{self.place} is back, and has everything so far")
+        self._wait = self._until = 0.0
 
     def _tell_metrics(self) -> None:
         """In as few writes as MLflow allows; with the time of the journal, so that a point told twice is one point."""
@@ -162,6 +160,17 @@ class Run:
             self.client.delete_tag(self.run_id, "end.reason")  # another process took it for dead meanwhile
         if facts["status"] is not None:
             self.client.set_terminated(self.run_id, facts["status"], facts["ended"])
+
+
+def _refuse_changed(folder: Path, now: origin.Origin) -> None:
+    """Raises ValueError if the run in the folder began with another of these parts of its origin."""
+    recorded = origin.whole(json.loads((folder / ORIGIN).read_text()))
+    changed = origin.differences({part: recorded[part] for part in now}, now)
+    if changed:
+        lines = "; ".join(f"{part}: {', '.join(lines)}" for part, lines in changed.items())
+        raise ValueError(
+            f"the run in {folder} began as something else ({lines}); put that back, or start a new run without resume"
+        )
 
 
 def _points(entry: Entry) -> Iterator[Metric]:
@@ -200,24 +209,31 @@ def run(
         if not resume:
             refuse_used(folder)  # again: another process may have been faster
         client, experiment_id = store.connect(uri, experiment)
-        store.bury_the_dead(client, experiment_id)
         current = Run(client, store.place(uri), folder)
         text = OmegaConf.to_yaml(config)
-        run_id = current.journal.facts["run_id"] or (store.begun_in(client, experiment_id, folder) if resume else None)
-        if run_id is None:
-            known = {
-                "folder": str(folder),
-                "seed": str(config["seed"]),
-                "config.sha256": sha256(text),
-                "overrides": json.dumps(list(overrides)),
-            }
-            if sweep is not None:
-                known["mlflow.parentRunId"] = store.parent(client, experiment_id, sweep)
-            run_id = client.create_run(
-                experiment_id, run_name=name, tags=owner() | known | dict(tags or {})
-            ).info.run_id
-        elif store.get(client, run_id).data.tags["config.sha256"] != sha256(text):
-            raise ValueError(f"{folder} holds run {run_id}, of another configuration; resume needs the same command")
+        with store.asked(current.place):
+            store.bury_the_dead(client, experiment_id)
+            run_id = current.journal.facts["run_id"] or (
+                store.begun_in(client, experiment_id, folder) if resume else None
+            )
+            if run_id is None:
+                known = {
+                    "folder": str(folder),
+                    "seed": str(config["seed"]),
+                    "config.sha256": sha256(text),
+                    "overrides": json.dumps(list(overrides)),
+                }
+                if sweep is not None:
+                    known["mlflow.parentRunId"] = store.parent(client, experiment_id, sweep)
+                all_tags = owner() | known | dict(tags or {})
+                run_id = client.create_run(experiment_id, run_name=name, tags=all_tags).info.run_id
+            elif store.get(client, run_id).data.tags["config.sha256"] != sha256(text):
+                raise ValueError(
+                    f"{folder} holds run {run_id}, of another configuration; resume needs the same command"
+                )
+        if (folder / ORIGIN).exists() and not current.finished:
+            recorded = json.loads((folder / ORIGIN).read_text())
+            _refuse_changed(folder, {"code": origin.code(recorded["code"]), "packages": origin.packages()})
         current.journal.note(run_id=run_id, store=store.public(uri))
         if current.finished:
             if not current.journal.facts["told"]:
@@ -235,6 +251,7 @@ def run(
             current.keep(CONFIG, text)
             yield current
             current.end("FINISHED")
+            log.info(f"recorded as run {run_id}")
         except BaseException as error:
             if not current.finished:
                 with suppress(OSError):  # no room for it
@@ -271,68 +288,6 @@ def resumable(uri: str, experiment: str, config: Mapping[str, Any], run_id: str 
     return folder
 
 
-class Recorded(NamedTuple):
-    """A run as the store has it. histories: {metric: [(step, value)], in the order of steps}.  replicas: a CSV."""
-
-    run_id: str
-    name: str
-    status: str
-    experiment: str
-    experiment_id: str
-    tags: dict[str, str]
-    config: str
-    origin: origin.Origin
-    histories: dict[str, list[tuple[int, float]]]
-    replicas: str
-
-
-def recorded(uri: str, run_id: str) -> Recorded:
-    """Reads a run. Raises store.TrackingError if it is not there, or has no record to be replayed."""
-    client = store.client(uri)
-    run = store.get(client, run_id)
-
-    def text(name: str) -> str:
-        with TemporaryDirectory() as folder:
-            return Path(client.download_artifacts(run_id, name, folder)).read_text()
-
-    try:
-        return Recorded(
-            run_id,
-            run.info.run_name,
-            run.info.status,
-            client.get_experiment(run.info.experiment_id).name,
-            run.info.experiment_id,
-            run.data.tags,
-            text(CONFIG),
-            origin.whole(json.loads(text(ORIGIN))),
-            {
-                name: sorted((point.step, point.value) for point in client.get_metric_history(run_id, name))
-                for name in run.data.metrics
-            },
-            text(results.REPLICAS),
-        )
-    except (MlflowException, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise store.TrackingError(f"run {run_id} ({run.info.status}) has no record to be replayed: {reason}") from error
-
-
-def finished_jobs(uri: str, parent_id: str) -> list[str]:
-    """The ids of a sweep's finished jobs, in their order. Raises store.TrackingError if it has none."""
-    client = store.client(uri)
-    parent = store.get(client, parent_id)
-    jobs = store.jobs(client, parent.info.experiment_id, parent_id)
-    if not jobs:
-        raise store.TrackingError(
-            f"{parent_id} ({parent.info.run_name}) is no sweep: no finished job is nested under it"
-        )
-    return [job.info.run_id for job in jobs]
-
-
-def tag(uri: str, run_id: str, **tags: str) -> None:
-    """Sets tags of a run that has ended."""
-    store.client(uri).log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
-
-
 def deliver(uri: str | None, folder: Path) -> str | None:
     """Tells the store, or that which the run began in, what it has not been told of the run in `folder`.
 
@@ -351,6 +306,8 @@ def deliver(uri: str | None, folder: Path) -> str | None:
             raise ValueError(f"{folder}: its store needs a password; name it with --tracking-uri")
         current = Run(store.client(uri), store.place(uri), folder)
         store.get(current.client, current.run_id)
+        if current.journal.facts["status"] is None:  # and nobody is at it
+            current.journal.note(status="KILLED", reason="its process is gone", ended=int(1000 * time.time()))
         current.tell()
         return current.run_id
 
