@@ -100,6 +100,21 @@ def test_backward_equals_finite_differences(phi: mlp.Activation, name: str, hidd
     torch.testing.assert_close((above - below) / (2 * h), slope, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("hidden", [0, 1, 2, 8])
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("phi", PHIS.values(), ids=PHIS)
+def test_descend_is_torch_sgd_on_the_gradients(phi: mlp.Activation, name: str, hidden: int) -> None:
+    x, y, weights, biases = network(hidden, LOSSES[name].outputs)
+    losses, gradients, _ = mlp.loss_and_gradients(x, y, weights, biases, phi, LOSSES[name])
+    expected = [tensor.clone() for tensor in weights + biases]
+    for tensor, gradient in zip(expected, [g.W for g in gradients] + [g.b for g in gradients], strict=True):
+        tensor.grad = gradient
+    torch.optim.SGD(expected, lr=0.1).step()
+    assert torch.equal(mlp.descend(x, y, weights, biases, phi, LOSSES[name], lr=0.1), losses)
+    for ours, theirs in zip(weights + biases, expected, strict=True):  # W - lr g is rounded once here, twice there
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-13)
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_replicas_never_mix(name: str) -> None:
     """R replicas at once give what each gives alone; and moving one moves no other, not by a bit."""

@@ -18,7 +18,7 @@ from pytorch_lightning import Callback, LightningDataModule, LightningModule, Tr
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
-from torch.optim import LBFGS, Adafactor, Optimizer
+from torch.optim import LBFGS, SGD, Adafactor, Optimizer
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from initlab import files, init, mlp, mnist, stats, theory
@@ -101,18 +101,33 @@ class Network(LightningModule):
     @torch.no_grad()
     def training_step(self, block: Iterator[tuple[Tensor, Tensor]], batch_idx: int) -> None:
         """Takes one optimiser step for every batch x (784, B), y (B,) of a block. Nothing here waits for the device."""
-        optimizer = self.optimizers()
-        step = self.global_step
+        descend = self._descent()
+        step = first = self.global_step
         for x, y in block:
             before = self._measure(step) if step % self.every == 0 else None
-            losses, gradients, _ = self.gradients(x, y)
-            for W, b, gradient in zip(self.weights, self.biases, gradients, strict=True):
-                W.grad, b.grad = gradient.W, gradient.b
-            optimizer.step()  # type: ignore[union-attr]
-            self._add("train/loss", losses, 1)
+            self._add("train/loss", descend(x, y), 1)
             if before is not None:
                 self._measure_update(before)
             step += 1
+        # Lightning's wrapper around an optimiser would count, but takes longer for it than a small network's step.
+        self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.increment_by(step - first)
+
+    def _descent(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """What takes an optimiser step on a batch x (784, B), y (B,), and returns the mean losses (R,) before it."""
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, Optimizer)
+        network = list(self.weights), list(self.biases), self.activation, self.loss
+        if _is_plain(optimizer):
+            return lambda x, y: mlp.descend(x, y, *network, lr=optimizer.param_groups[0]["lr"])
+
+        def step(x: Tensor, y: Tensor) -> Tensor:
+            losses, gradients, _ = mlp.loss_and_gradients(x, y, *network)
+            for W, b, gradient in zip(*network[:2], gradients, strict=True):
+                W.grad, b.grad = gradient.W, gradient.b
+            optimizer.step()
+            return losses
+
+        return step
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._evaluate("val", *batch)
@@ -318,7 +333,7 @@ class Images(LightningDataModule):
     def test_dataloader(self) -> DataLoader:
         return self._chunks("test")
 
-    def _chunks(self, name: str, size: int = 1000) -> DataLoader:
+    def _chunks(self, name: str, size: int = 500) -> DataLoader:
         """x (784, B), y (B,) in order: chunks bound the memory that many replicas take, and fit the cache."""
         images, labels = self.splits[name]
         chunks = [(x.mT, y) for x, y in zip(images.split(size), labels.split(size), strict=True)]
@@ -389,6 +404,12 @@ def _refuse_mixing(optimizer: Callable[[list[nn.Parameter]], Optimizer]) -> None
             raise ValueError(f"optimizer: {name} is {value!r}; expected a finite number")
     if isinstance(made, LBFGS | Adafactor):
         raise ValueError(f"optimizer {type(made).__name__} mixes the entries of a tensor, so replicas would mix")
+
+
+def _is_plain(optimizer: Optimizer) -> bool:
+    """Whether a step is W <- W - lr dL/dW, and no more."""
+    more = ("momentum", "weight_decay", "dampening", "nesterov", "maximize")
+    return type(optimizer) is SGD and not any(optimizer.defaults[name] for name in more)
 
 
 def _refuse_other(name: str, value: object, kind: type) -> None:

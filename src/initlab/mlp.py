@@ -10,12 +10,14 @@
 Replicas never mix: every product runs within one r, every mean over B alone. Nothing here uses autograd.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+aten = torch.ops.aten  # kernels that take one pass where torch's public functions take several
 LARGEST = 1e18  # of an activation's constants: their squares are within float32's range, integers within int64's
 
 
@@ -59,8 +61,12 @@ class Activation:
 
         At the kink, z = 0, the slope is `leak`, as in torch.
         """
-        below = self.leak * grad if _differs(self.leak, 0) else 0.0
-        delta = torch.where(z > 0, grad, below)
+        if not _differs(self.leak, 0):
+            delta = aten.threshold_backward(grad, z, 0)                # grad where z > 0, else 0
+        elif isinstance(self.leak, Tensor):
+            delta = torch.where(z > 0, grad, self.leak * grad)
+        else:
+            delta = aten.leaky_relu_backward(grad, z, self.leak, False)  # the same, in one pass
         return delta * self.scale if _differs(self.scale, 1) else delta
 
 
@@ -79,9 +85,12 @@ def _differs(constant: float | Tensor, neutral: float) -> bool:
 def linear(a: Tensor, W: Tensor, b: Tensor) -> Tensor:
     """z = W a + b: a (R, E, B) or, shared, (E, B); W (R, D, E); b (R, D, 1) -> (R, D, B).
 
-    With a shared `a` torch folds the replicas into one product, (R*D, E) @ (E, B).
+    With a shared `a` the replicas fold into one product, (R*D, E) (E, B): the wider, the faster.
     """
-    return W @ a + b
+    if a.dim() == 2:
+        R, D, E = W.shape
+        return torch.addmm(b.view(R * D, 1), W.view(R * D, E), a).view(R, D, -1)
+    return torch.baddbmm(b, W, a)
 
 
 def linear_backward(a: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,9 +105,22 @@ def linear_backward(a: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
     return gW, gb
 
 
+def linear_descend(W: Tensor, b: Tensor, a: Tensor, delta: Tensor, *, lr: float) -> None:
+    """W <- W - lr delta a^T, b <- b - lr sum_B delta, in place; shapes as in `linear_backward`.
+
+    The product is added to W as it is made: the gradient, as large as W itself, is never written to memory.
+    """
+    if a.dim() == 2:
+        R, D, E = W.shape
+        W.view(R * D, E).addmm_(delta.view(R * D, -1), a.mT, alpha=-lr)
+    else:
+        W.baddbmm_(delta, a.mT, alpha=-lr)
+    b.sub_(delta.sum(-1, keepdim=True), alpha=lr)
+
+
 def linear_backward_input(W: Tensor, delta: Tensor) -> Tensor:
     """dL/da = W^T delta: (R, D, E), (R, D, B) -> (R, E, B). The first layer has no use for it. Source: ibid., eq. 7."""
-    return W.mT @ delta
+    return torch.bmm(W.mT, delta)
 
 
 @runtime_checkable
@@ -130,12 +152,10 @@ class CrossEntropy:
 
         Source: Bishop (2006), Pattern Recognition and Machine Learning, eq. 4.109.
         """
-        hits = y.expand(len(z), 1, -1)                                  # (R, 1, B)
-        log_p = z - z.logsumexp(1, keepdim=True)                        # log p = z - log sum_C e^z
-        losses = -log_p.gather(1, hits).squeeze(1)                      # -log p[y]
-        p = log_p.exp()
-        delta = p.scatter_add_(1, hits, -torch.ones_like(p[:, :1]))     # p - onehot(y)
-        return losses, delta / y.numel()
+        onehot = torch.eye(self.outputs, dtype=z.dtype, device=z.device).index_select(1, y)  # (C, B)
+        log_p = z.log_softmax(1)                                        # log p = z - log sum_C e^z
+        losses = -(log_p * onehot).sum(1)                               # -log p[y]
+        return losses, (log_p.exp() - onehot) / y.numel()               # (p - onehot(y)) / B
 
     def predict(self, z: Tensor) -> Tensor:
         """The most probable class: (R, C, B) -> (R, B)."""
@@ -188,17 +208,23 @@ def forward(x: Tensor, weights: list[Tensor], biases: list[Tensor], phi: Activat
     return Trace(zs, activations)
 
 
-def backward(trace: Trace, weights: list[Tensor], delta: Tensor, phi: Activation) -> list[Gradient]:
-    """The chain rule from delta = dL/dz_L (R, C, B) down to the first layer; gradients come first layer first.
+def errors(trace: Trace, weights: list[Tensor], delta: Tensor, phi: Activation) -> Iterator[tuple[int, Tensor]]:
+    """The chain rule from delta = dL/dz_L (R, C, B) down: (l, delta_l), the last layer first.
 
-    delta_l = phi'(z_l) * (W_{l+1}^T delta_{l+1}). Source: Nielsen (2015), Neural Networks and Deep Learning, BP1-BP4.
+    delta_l = phi'(z_l) * (W_{l+1}^T delta_{l+1}). Once delta_l is handed out, W_l is no longer needed, and may change.
+    Source: Nielsen (2015), Neural Networks and Deep Learning, BP1-BP4.
     """
-    gradients: list[Gradient] = []
     for layer in reversed(range(len(weights))):
-        gradients.append(Gradient(*linear_backward(trace.a[layer], delta), delta))
+        here = delta
         if layer > 0:
             delta = phi.backward(trace.z[layer - 1], linear_backward_input(weights[layer], delta))
-    return gradients[::-1]
+        yield layer, here
+
+
+def backward(trace: Trace, weights: list[Tensor], delta: Tensor, phi: Activation) -> list[Gradient]:
+    """Gradients of all layers, first layer first, from delta = dL/dz_L (R, C, B)."""
+    found = errors(trace, weights, delta, phi)
+    return [Gradient(*linear_backward(trace.a[layer], delta), delta) for layer, delta in found][::-1]
 
 
 def loss_and_gradients(
@@ -211,3 +237,18 @@ def loss_and_gradients(
     trace = forward(x, weights, biases, phi)
     losses, delta = loss(trace.z[-1], y)
     return losses.mean(-1), backward(trace, weights, delta, phi), trace
+
+
+def descend(
+    x: Tensor, y: Tensor, weights: list[Tensor], biases: list[Tensor], phi: Activation, loss: Loss, *, lr: float
+) -> Tensor:
+    """One step of gradient descent on one batch x (E, B), y (B,): W <- W - lr dL/dW, b <- b - lr dL/db, in place.
+
+    What `loss_and_gradients` and torch.optim.SGD do, without writing the gradients to memory and reading them again.
+    Returns the mean loss of each replica (R,), as it was before the step.
+    """
+    trace = forward(x, weights, biases, phi)
+    losses, last = loss(trace.z[-1], y)
+    for layer, delta in errors(trace, weights, last, phi):
+        linear_descend(weights[layer], biases[layer], trace.a[layer], delta, lr=lr)
+    return losses.mean(-1)

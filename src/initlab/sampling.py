@@ -70,11 +70,7 @@ def accuracies(folder: Path, loss: mlp.Loss, learning_rate: float, draws: int) -
     for some in torch.arange(draws).split(SLICE[0]):
         weights, biases = ([parameter[some] for parameter in kind] for kind in drawn)
         for rows in order.split(BATCH):
-            x, y = images[rows].mT, labels[rows]
-            _, gradients, _ = mlp.loss_and_gradients(x, y, weights, biases, RELU, loss)
-            for W, b, gradient in zip(weights, biases, gradients, strict=True):
-                W -= learning_rate * gradient.W
-                b -= learning_rate * gradient.b
+            mlp.descend(images[rows].mT, labels[rows], weights, biases, RELU, loss, lr=learning_rate)
         z = [mlp.forward(x.mT, weights, biases, RELU).z[-1] for x in validation.split(SLICE[1])]
         found.append((loss.predict(torch.cat(z, -1)) == digits).double().mean(-1))
     return torch.cat(found).numpy()

@@ -1,0 +1,95 @@
+"""Measures how fast initlab is on this machine, beside what one would use instead: about half an hour.
+
+Writes benchmarks/results/NAME.csv, and the tables and the figure of docs/performance.md. Leave the machine alone
+meanwhile; the peers need the packages of the extra `bench`.
+"""
+
+import argparse
+import platform
+import re
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import torch
+
+from benchmarks import parts, scaling, side_by_side, startup, whole_sweep
+from benchmarks.figure import draw
+
+TABLES: dict[str, Callable[[int], pd.DataFrame]] = {
+    "side_by_side": side_by_side.table,
+    "parts": parts.table,
+    "scaling": scaling.table,
+    "startup": startup.table,
+    "whole_sweep": lambda rounds: whole_sweep.table(),
+}
+ROOT = Path(__file__).parents[1]
+RESULTS, PAGE = ROOT / "benchmarks" / "results", ROOT / "docs" / "performance.md"
+FORMATS = {
+    "s an epoch": "{:.3f}",
+    "lowest": "{:.3f}",
+    "highest": "{:.3f}",
+    "s a replica": "{:.4f}",
+    "images/s x replicas": "{:,.0f}",
+    "of the GEMM peak": "{:.0%}",
+    "times ours, 8 replicas": "{:.1f}",
+    "times the bare loop": "{:.2f}",
+    "accuracy": "{:.3f}",
+    "memory, MB": "{:,.0f}",
+    "peak, GFLOP/s": "{:.0f}",
+    "s": "{:.2f}",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("tables", nargs="*", metavar="TABLE", help=f"some of {', '.join(TABLES)}; all, if none")
+    parser.add_argument("--rounds", type=int, default=5, help="of which medians are taken (default: 5)")
+    chosen = parser.parse_args()
+    unknown = [name for name in chosen.tables if name not in TABLES]
+    if unknown or chosen.rounds < 1:
+        parser.error(f"{', '.join(unknown) or chosen.rounds}; expected tables among {', '.join(TABLES)}, rounds >= 1")
+    RESULTS.mkdir(exist_ok=True)
+    page = PAGE.read_text()
+    for name in chosen.tables or TABLES:
+        table = TABLES[name](chosen.rounds)
+        table.to_csv(RESULTS / f"{name}.csv", index=False)
+        text = f"{machine()}\n\n{markdown(table)}"
+        print(text)
+        page = replaced(page, name, text)
+        PAGE.write_text(page)
+    if (RESULTS / "side_by_side.csv").exists():
+        draw(pd.read_csv(RESULTS / "side_by_side.csv"), PAGE.parent / "performance.svg")
+
+
+def machine() -> str:
+    """What was measured on, in a line."""
+    names = ("torch", "pytorch-lightning", "mlflow", "scikit-learn", "jax", "numpy")
+    packages = ", ".join(f"{name} {version(name)}" for name in names)
+    info = Path("/proc/cpuinfo")
+    model = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
+    processor = model[1] if model else platform.processor()
+    cores = f"{psutil.cpu_count()} cores, {torch.get_num_threads()} threads"
+    return f"{processor}, {cores}; {platform.system()}, Python {platform.python_version()}, {packages}."
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """The table, with as many digits as are worth reading."""
+    shown = table.copy()
+    for name in table.columns.intersection(list(FORMATS)):
+        shown[name] = [FORMATS[name].format(value) for value in table[name]]
+    lines = [table.columns, ["---"] * len(table.columns), *shown.astype(str).itertuples(index=False)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def replaced(page: str, name: str, text: str) -> str:
+    """The page with what stands between a table's two marks replaced."""
+    before, rest = page.split(f"<!-- {name} -->\n")
+    _, after = rest.split(f"<!-- end of {name} -->", 1)
+    return f"{before}<!-- {name} -->\n{text}\n<!-- end of {name} -->{after}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,26 @@
+"""The figure: what an epoch of one network costs, on a logarithmic scale, since it spans two orders of magnitude."""
+
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import pandas as pd
+
+
+def draw(table: pd.DataFrame, path: Path) -> None:
+    """Draws the table of side_by_side, the dearest on top, and saves it."""
+    table = table[table["program"] != "initlab, steps alone"].sort_values("s a replica", ascending=False)
+    labels = [
+        f"{row.program.replace('`', '')}{f' ({row.replicas})' if row.replicas > 1 else ''}"
+        for row in table.itertuples()
+    ]
+    ours = table["program"].str.startswith("initlab")
+    mpl.rcParams["svg.hashsalt"] = "initlab"
+    figure, axes = plt.subplots(figsize=(8, 0.32 * len(table) + 1), layout="constrained")
+    bars = axes.barh(labels, table["s a replica"], color=["C0" if one else "0.7" for one in ours])
+    axes.bar_label(bars, [f"{seconds:.3g}" for seconds in table["s a replica"]], padding=3)
+    axes.set(xscale="log", xlabel="seconds an epoch and network (replicas in brackets)")
+    axes.invert_yaxis()
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)

@@ -1,0 +1,70 @@
+"""Runs peers in processes of their own, in turn, round after round, so that whatever else the machine does hits all."""
+
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+TRAINED, VALIDATED = 50_000, 10_000  # images an epoch
+
+
+class Peer(NamedTuple):
+    """What is run. label: its name in the table.  module: of benchmarks.peers.  epochs: that are timed, after a first.
+
+    options: NAME=VALUE, in JSON, of what its `train` takes beside.
+    """
+
+    label: str
+    module: str
+    replicas: int = 1
+    epochs: int = 4
+    options: tuple[str, ...] = ()
+
+
+class Measured(NamedTuple):
+    """Medians over rounds. seconds: of an epoch.  low, high: the extremes of rounds.  memory: the most it took, MB."""
+
+    seconds: float
+    low: float
+    high: float
+    accuracy: float
+    memory: float
+
+
+def in_turn(peers: Sequence[Peer], rounds: int) -> dict[Peer, Measured]:
+    """Measures each peer once a round. Raises subprocess.CalledProcessError, with what it printed, if one fails."""
+    found: dict[Peer, list[dict]] = {peer: [] for peer in peers}
+    for _ in range(rounds):
+        for peer in tqdm(peers, leave=False):
+            tqdm.write(peer.label, file=sys.stderr)
+            found[peer].append(once(peer))
+    return {peer: _medians(results) for peer, results in found.items()}
+
+
+def once(peer: Peer) -> dict:
+    """Runs a peer: {"seconds": of each epoch but the first, "accuracy": at the end, "memory": MB}."""
+    words = [peer.module, "--epochs", str(1 + peer.epochs), "--replicas", str(peer.replicas), *peer.options]
+    done = subprocess.run([sys.executable, "-m", "benchmarks.peers", *words], capture_output=True, text=True)
+    if done.returncode:
+        print(done.stderr, file=sys.stderr)
+        done.check_returncode()
+    result = json.loads(done.stdout.splitlines()[-1])
+    return {"seconds": result["seconds"][1:], "accuracy": result["accuracies"][-1], "memory": result["memory"]}
+
+
+def _medians(results: Iterable[dict]) -> Measured:
+    results = list(results)
+    medians = [statistics.median(result["seconds"]) for result in results]
+    accuracy, memory = (statistics.median(result[name] for result in results) for name in ("accuracy", "memory"))
+    return Measured(statistics.median(medians), min(medians), max(medians), accuracy, memory)
+
+
+def multiplications(hidden: Sequence[int], *, validate: bool = True) -> int:
+    """Multiply-adds that an epoch of one replica takes: forward, dL/dW, and, but for the first layer, dL/da."""
+    layers = [n * m for n, m in pairwise([784, *hidden, 10])]
+    return TRAINED * (3 * sum(layers) - layers[0]) + (VALIDATED * sum(layers) if validate else 0)

@@ -1,0 +1,42 @@
+"""initlab's maths in a bare loop: no Trainer, no statistics, no record."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from benchmarks.peers import BATCH, CLASSES, HIDDEN, LEARNING_RATE, Clock, splits
+from initlab import init, lit, mlp
+
+
+def train(
+    epochs: int,
+    replicas: int,
+    clock: Clock,
+    hidden: list[int] | None = None,
+    batch: int = BATCH,
+    validate: bool = True,
+) -> None:
+    """validate: whether an epoch's end is the accuracy on validation images, or just the end of its steps."""
+    x, y, x_val, y_val = splits()
+    phi, loss = mlp.Activation(), mlp.CrossEntropy()
+    widths = [784, *(hidden or [HIDDEN]), CLASSES]
+    weights, biases = init.draw(init.kaiming(), widths, replicas=replicas, seed=0)
+    order = lit.EpochOrder(len(x), batch, block=64, seed=0, device=x.device)
+    blocks = lit.Blocks(x, y, batch)
+    clock.start()
+    for epoch in range(epochs):
+        order.set_epoch(epoch)
+        total = torch.zeros(replicas)
+        for rows in order:
+            for some, digits in blocks[rows]:
+                total += mlp.descend(some, digits, weights, biases, phi, loss, lr=LEARNING_RATE)
+        right = list(_hits(x_val, y_val, weights, biases, phi, loss)) if validate else [torch.zeros(1)]
+        clock.tick(torch.cat(right, dim=-1).float().mean().item())
+
+
+def _hits(
+    x: Tensor, y: Tensor, weights: list[Tensor], biases: list[Tensor], phi: mlp.Activation, loss: mlp.Loss
+) -> Iterator[Tensor]:
+    for some, digits in zip(x.split(1000), y.split(1000), strict=True):
+        yield loss.predict(mlp.forward(some.mT, weights, biases, phi).z[-1]) == digits

@@ -1,0 +1,53 @@
+"""The same work, an epoch of 784-50-10 and its validation, by initlab and by what one would use instead."""
+
+import pandas as pd
+
+from benchmarks.measure import TRAINED, Peer, in_turn, multiplications
+
+GEMM = Peer("GEMM peak", "gemm", epochs=3)
+OURS = [
+    Peer("initlab, `train.py`", "train_py", replicas, epochs)
+    for replicas, epochs in [(1, 10), (8, 6), (32, 4), (128, 2)]
+]
+OTHERS = [
+    Peer("Lightning, torchvision transforms", "lightning_stock", epochs=1),
+    Peer("Lightning, TensorDataset", "lightning_tensors", epochs=2),
+    Peer("torch, autograd", "autograd", epochs=4),
+    Peer("scikit-learn, MLPClassifier", "sklearn_mlp", epochs=4),
+    Peer("torch, by hand", "handwritten", epochs=6),
+    Peer("torch.func, vmap", "func_ensemble", 8, epochs=3),
+    Peer("torch.func, vmap", "func_ensemble", 32, epochs=2),
+    Peer("JAX, jit", "jax_ensemble", epochs=6),
+    Peer("JAX, jit and vmap", "jax_ensemble", 8, epochs=3),
+]
+BARE = [
+    Peer("initlab, steps alone", "bare", replicas, epochs, ("validate=false",))
+    for replicas, epochs in [(1, 10), (8, 6), (32, 4), (128, 2)]
+]
+
+
+def table(rounds: int) -> pd.DataFrame:
+    """One row a peer: seconds of an epoch, and what follows from them, the other way round and in ratios."""
+    found = in_turn([GEMM, *OTHERS, *OURS, *BARE], rounds)
+    peak = 1 / found.pop(GEMM).seconds  # multiply-adds a second
+    each = {peer: measured.seconds / peer.replicas for peer, measured in found.items()}
+    ours = each[OURS[1]]
+    rows = []
+    for peer, measured in found.items():
+        work = peer.replicas * multiplications([50], validate=peer not in BARE)
+        rows.append(
+            {
+                "program": peer.label,
+                "replicas": peer.replicas,
+                "s an epoch": measured.seconds,
+                "lowest": measured.low,
+                "highest": measured.high,
+                "s a replica": each[peer],
+                "images/s x replicas": TRAINED * peer.replicas / measured.seconds,
+                "of the GEMM peak": work / measured.seconds / peak,
+                "times ours, 8 replicas": each[peer] / ours,
+                "accuracy": measured.accuracy,
+                "memory, MB": measured.memory,
+            }
+        )
+    return pd.DataFrame(rows).assign(**{"peak, GFLOP/s": 2e-9 * peak})
