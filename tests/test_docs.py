@@ -1,15 +1,17 @@
 """What the pages say works as they say it."""
 
 import re
+import shlex
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+import torch
+from conftest import ROOT, command
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from initlab import experiment, init
+from initlab import experiment, init, stats
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -60,3 +62,26 @@ def test_the_readmes_commands_compose() -> None:
         overrides = [word.strip("'").replace("glob(*)", "kaiming").split(",")[0] for word in line.split()]
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             assert OmegaConf.is_dict(compose("config", overrides))
+
+
+def test_a_new_statistic_as_the_page_adds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an orthogonal matrix times g, every singular value is g."""
+    (code,) = blocks("docs/statistics.md", "python")
+    monkeypatch.setattr(stats, "LAYER", dict(stats.LAYER))
+    exec(code, vars(stats))
+    (W,), _ = init.draw(init.Orthogonal(gain=1.5), [784, 50], replicas=2, seed=0)
+    z = torch.ones(2, 50, 3)
+    found = stats.measure([stats.Layer(z, z, z, W, W)])["layer1/spectral_norm"]
+    torch.testing.assert_close(found, torch.tensor([1.5, 1.5]), rtol=1e-5, atol=0)  # float32
+
+
+def test_the_quickstarts_commands_do_what_it_says(project: Path) -> None:
+    """Those that train, as they stand; its table reads as the page has it."""
+    lines = "\n".join(blocks("docs/quickstart.md", "sh")).splitlines()
+    commands = [shlex.split(line, comments=True) for line in lines if line.startswith("python train.py")]
+    assert len(commands) == 4
+    printed = [command([sys.executable, *words[1:]], project).stdout for words in commands]
+    table = printed[1][printed[1].index("variant ") :].splitlines()
+    assert [line.split()[0] for line in table[1:4]] == ["kaiming", "pytorch", "normal"]
+    assert "4 of 4 diverged" in table[3]
+    assert re.search(r"^report: .*index.html$", printed[1], re.MULTILINE)

@@ -125,6 +125,20 @@ def test_plain_descent_is_torch_sgd(normalized: Path) -> None:
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)  # float32, rounded otherwise in each of 24 steps
 
 
+@pytest.mark.parametrize("precision", lit.PRECISIONS)
+def test_matmul_precision_holds_while_it_lasts(precision: str, normalized: Path) -> None:
+    """Of 24 steps: near what `highest` gives, as near as factors rounded to eight bits can be."""
+    exact, module = network(), network()
+    fit(exact, normalized, batches=3)
+    with lit.matmul_precision(precision):
+        assert torch.get_float32_matmul_precision() == precision
+        fit(module, normalized, batches=3)
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert (module.digest() == exact.digest()) >= (precision == "highest")
+    for one, other in zip(parameters(module), parameters(exact), strict=True):
+        assert (one - other).norm() <= 24 * 2**-8 * other.norm()
+
+
 def test_statistics_are_recorded_at_their_steps(normalized: Path) -> None:
     """At 0, every 10 steps, and at the end; losses are means since the last time; all have a value a replica."""
     recorded: dict[int, dict[str, np.ndarray]] = {}
@@ -277,7 +291,8 @@ def test_blocks_hand_out_columns(normalized: Path) -> None:
     assert isinstance(loader, DataLoader)
     batches = list(next(iter(loader)))
     assert [(x.shape, y.shape) for x, y in batches] == [((784, 64), (64,))] * 4
-    assert sum(len(y) for _, y in images.val_dataloader()) == 10_000
+    (chunks,) = images.val_dataloader()
+    assert sum(len(y) for _, y in chunks) == 10_000
 
 
 @pytest.mark.parametrize(

@@ -374,6 +374,7 @@ def test_a_failed_job_fails_its_sweep_but_not_the_others(client: MlflowClient, t
     [
         ("replicas=0", "replicas is 0; expected a whole number of at least 1"),
         ("replicas=many", "replicas is 'many'; expected a whole number"),
+        ("matmul_precision=low", "matmul_precision is 'low'; expected one of highest, high, medium"),
         ("seed=-1", "seed is -1; expected a whole number of at least 0"),
         ("model.hidden=[50,-5]", "width is -5; expected a whole number of at least 1"),
         ("optimizer.lr=-0.1", "optimizer: Invalid learning rate: -0.1"),
@@ -511,6 +512,27 @@ def test_a_preset_may_be_overridden(normalized: Path) -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         assert compose("config", ["experiment=smoke"]).replicas == 2
         assert compose("config", ["experiment=smoke", "replicas=3"]).replicas == 3
+
+
+def test_what_a_sweep_prints(project: Path, client: MlflowClient) -> None:
+    """How far it is, a table, best first, and how to look at it; MLflow shows the result with the parent."""
+    words = ["-m", "init=lecun,normal,xavier", "experiment=smoke", "trainer=cpu", "model.hidden=[20]"]
+    done = command([sys.executable, "train.py", *words], project)
+    lines = done.stdout.splitlines()
+    assert "job 1 of 3" in lines
+    assert [line for line in lines if line.startswith("job 3 of 3, about ")]
+    head, *rows = lines[lines.index(next(line for line in lines if line.startswith("variant"))) :][:4]
+    assert head.split() == ["variant", "test", "accuracy", "val/loss", "time"]
+    assert {row.split()[0] for row in rows} == {"lecun", "normal", "xavier"}
+    assert rows[2].startswith("normal")  # far behind the others after one epoch
+    assert all(re.search(r"\d s$", row) for row in rows)
+    parent = [run for run in runs(client) if "sweep" in run.data.tags][-1]
+    address = f"http://127.0.0.1:5000/#/experiments/{parent.info.experiment_id}/runs/{parent.info.run_id}"
+    assert lines[-1] == f"recorded as sweep {parent.info.run_id}; look at it: mlflow ui, then {address}"
+    note = parent.data.tags["mlflow.note.content"]
+    assert "last is normal" in note
+    assert "| init=normal," in note
+    assert done.stderr == ""
 
 
 def test_help_and_config_need_no_torch(project: Path) -> None:

@@ -24,6 +24,8 @@ def build(cfg: DictConfig, folder: Path) -> "tuple[Trainer, lit.Network, lit.Ima
         raise ValueError(f"trainer.max_epochs is {cfg.trainer.max_epochs!r}; expected at least 1, or -1 for no end")
     if not OmegaConf.is_dict(cfg.stats):
         raise ValueError(f"stats is {cfg.stats!r}; expected `every` and `probe`")
+    if cfg.matmul_precision not in lit.PRECISIONS:
+        raise ValueError(f"matmul_precision is {cfg.matmul_precision!r}; expected one of {', '.join(lit.PRECISIONS)}")
     devices = str(cfg.trainer.get("devices"))
     if devices.isdecimal() and int(devices) > 1:  # before Lightning makes a list of as many
         raise ValueError(f"trainer: {devices} devices; replicas are trained on one")
@@ -70,8 +72,9 @@ def train(config: Mapping[str, Any], run: track.Run) -> float:
         raise ValueError(
             f"{run.folder} has a checkpoint, but its metrics.jsonl is gone: start a new run, without resume"
         )
-    trainer.fit(network, images, ckpt_path=last if last.exists() else None, weights_only=True)
-    trainer.test(network, images, verbose=False)
+    with lit.matmul_precision(config["matmul_precision"]):
+        trainer.fit(network, images, ckpt_path=last if last.exists() else None, weights_only=True)
+        trainer.test(network, images, verbose=False)
     run.tag(**{"weights.sha256": network.digest()})
     run.evidence(network.theory(), network.tensors())
     return run.journal.last("val/accuracy")

@@ -7,13 +7,17 @@ Lightning and MLflow take seconds.
 import os
 import re
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import CompactHydraException, InstantiationException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -36,6 +40,7 @@ class Record(Callback):
     def __init__(self, folder: str, report: bool = True) -> None:
         self.folder, self.report = Path(folder), report
         self.status = "FAILED"
+        self.jobs, self.started = 0, 0.0  # of the sweep: how many, and when it began
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         at_exit.enter_context(process.exit_on_signals())
@@ -72,6 +77,14 @@ class Record(Callback):
                 resume=found is not None,
             )
             at_exit.callback(self.end, parent)
+            self.jobs, self.started = count_jobs(config), time.monotonic()
+
+    def on_job_start(self, config: DictConfig, **_: Any) -> None:
+        """Says how far the sweep is. A job in a process of its own knows nothing of the others, and says nothing."""
+        if self.jobs:
+            number = HydraConfig.get().job.num
+            left = (time.monotonic() - self.started) / number * (self.jobs - number) if number else 0
+            print(f"job {number + 1} of {self.jobs}" + (f", about {duration(left)} to go" if number else ""))
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         self.status = "FINISHED"
@@ -86,12 +99,13 @@ class Record(Callback):
             if found is not None:
                 results.save(found, self.folder)
                 parent.tag_results(results.digest(self.folder))
-                print(f"\n{report.comparison(found)}")
+                parent.describe(report.summary(found))
+                print(f"\n{report.table(found, parent.seconds())}")
                 if self.report:
                     names = report.write(found, self.folder / "report")
                     parent.keep(self.folder / "report", names)
                     print(f"report: {self.folder / 'report' / 'index.html'}")
-            print(f"recorded as sweep {parent.run_id}")
+            print(f"recorded as sweep {parent.run_id}; look at it: {parent.look()}")
         except BaseException as error:
             self.status, reason = "FAILED", f"{type(error).__name__}: {error}"
             raise
@@ -198,6 +212,21 @@ def run_name(job: Any) -> str:
 def overrides(job: Any) -> list[str]:
     """What was overridden, but for where it is recorded, as an address may hold a password, and for resume."""
     return [item for item in job.overrides.task if not item.lstrip("+~").startswith(("tracking", "resume="))]
+
+
+def count_jobs(config: DictConfig) -> int:
+    """How many jobs the sweep's overrides make: the product of their values; 0 if a sweeper looks for them itself."""
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    swept = [item for item in parser.parse_overrides(list(config.hydra.overrides.task)) if item.is_sweep_override()]
+    if not all(item.is_discrete_sweep() for item in swept):
+        return 0
+    return prod(len(list(item.sweep_string_iterator())) for item in swept)
+
+
+def duration(seconds: float) -> str:
+    """75 -> 1 min 15 s."""
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
 def sweep_folder(job: Any) -> str:

@@ -7,7 +7,8 @@ import pickle
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ warnings.filterwarnings("ignore", ".*does not have many workers", category=UserW
 warnings.filterwarnings("ignore", ".*LeafSpec", category=FutureWarning)
 warnings.filterwarnings("ignore", "Checkpoint directory .* exists", category=UserWarning)  # of a resumed run
 
+PRECISIONS = "highest", "high", "medium"
 UNITS = 10  # of replica 0, whose first-layer weights are kept to be looked at
 
 Record = Callable[[dict[int, dict[str, np.ndarray]]], None]
@@ -129,14 +131,14 @@ class Network(LightningModule):
 
         return step
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self._evaluate("val", *batch)
+    def validation_step(self, chunks: Iterable[tuple[Tensor, Tensor]], batch_idx: int) -> None:
+        self._evaluate("val", chunks)
 
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self._evaluate("test", *batch)
+    def test_step(self, chunks: Iterable[tuple[Tensor, Tensor]], batch_idx: int) -> None:
+        self._evaluate("test", chunks)
 
     def on_train_start(self) -> None:
-        self._started = time.perf_counter()
+        self._started, self._first = time.perf_counter(), self.global_step
         if self.global_step == 0:
             self._keep_weights()
         else:
@@ -156,8 +158,8 @@ class Network(LightningModule):
         seconds = time.perf_counter() - self._started
         epochs = f"{self.current_epoch + 1}/{self.trainer.max_epochs}"
         log.info(
-            f"epoch {epochs}  {seconds:5.1f} s  val/loss {last['val/loss'].mean():.4f}"
-            f"  val/accuracy {_percent(last['val/accuracy'])}"
+            f"epoch {epochs}  {seconds:5.1f} s  {(self.global_step - self._first) / seconds:5,.0f} steps/s"
+            f"  val/loss {last['val/loss'].mean():.4f}  val/accuracy {_percent(last['val/accuracy'])}"
         )
 
     def on_test_start(self) -> None:
@@ -239,11 +241,13 @@ class Network(LightningModule):
             values[f"layer{number}/update_ratio"] = stats.update_ratio(old, new)
 
     @torch.no_grad()
-    def _evaluate(self, stage: str, x: Tensor, y: Tensor) -> None:
-        z = mlp.forward(x, list(self.weights), list(self.biases), self.activation).z[-1]
-        losses, _ = self.loss(z, y)
-        self._add(f"{stage}/loss", losses.sum(-1), len(y))
-        self._add(f"{stage}/accuracy", (self.loss.predict(z) == y).float().sum(-1), len(y))
+    def _evaluate(self, stage: str, chunks: Iterable[tuple[Tensor, Tensor]]) -> None:
+        weights, biases = list(self.weights), list(self.biases)
+        for x, y in chunks:
+            z = mlp.forward(x, weights, biases, self.activation).z[-1]
+            losses, _ = self.loss(z, y)
+            self._add(f"{stage}/loss", losses.sum(-1), len(y))
+            self._add(f"{stage}/accuracy", (self.loss.predict(z) == y).float().sum(-1), len(y))
 
     def _add(self, name: str, values: Tensor, count: int) -> None:
         self._sums[name] = self._sums[name] + values if name in self._sums else values
@@ -292,7 +296,7 @@ class Images(LightningDataModule):
     seed: of the order of the training images, which is a function of (seed, epoch), the same for every replica.
     """
 
-    def __init__(self, folder: str | Path, *, batch_size: int, seed: int, block: int = 64) -> None:
+    def __init__(self, folder: str | Path, *, batch_size: int, seed: int, block: int = 128) -> None:
         super().__init__()
         init.whole("batch_size", batch_size, least=1)
         init.whole("block", block, least=1)
@@ -334,10 +338,10 @@ class Images(LightningDataModule):
         return self._chunks("test")
 
     def _chunks(self, name: str, size: int = 500) -> DataLoader:
-        """x (784, B), y (B,) in order: chunks bound the memory that many replicas take, and fit the cache."""
+        """One batch, all of it: chunks x (784, B), y (B,) in order, which bound the memory that many replicas take."""
         images, labels = self.splits[name]
         chunks = [(x.mT, y) for x, y in zip(images.split(size), labels.split(size), strict=True)]
-        return DataLoader(chunks, batch_size=None)  # type: ignore[arg-type]
+        return DataLoader([chunks], batch_size=None)  # type: ignore[arg-type]
 
 
 class EpochOrder(Sampler[Tensor]):
@@ -370,6 +374,19 @@ class Blocks(Dataset):
     def __getitem__(self, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         for batch in rows.split(self.batch_size):
             yield self.images.index_select(0, batch).mT, self.labels.index_select(0, batch)
+
+
+@contextmanager
+def matmul_precision(name: str) -> Iterator[None]:
+    """How float32 matrices are multiplied while it lasts: highest, in float32; high, in TF32 or as sums of bfloat16,
+    and medium, in bfloat16, where the device can. Sums are float32's. See torch.set_float32_matmul_precision.
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(name)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def check(trainer: Trainer) -> None:

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 from mlflow import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
@@ -52,6 +53,26 @@ class Sweep:
     def tag_results(self, digest: str) -> None:
         """Notes the digest of the results, by which `find` finds the run."""
         self.client.set_tag(self.run_id, DIGEST, digest)
+
+    def describe(self, text: str) -> None:
+        """Sets the description, in Markdown, that MLflow shows with the run."""
+        self.client.set_tag(self.run_id, MLFLOW_RUN_NOTE, text)
+
+    def seconds(self) -> dict[str, float]:
+        """{run: how long it took}, of all finished jobs."""
+        jobs = store.jobs(self.client, self.experiment_id, self.run_id)
+        return {job.info.run_name: (job.info.end_time - job.info.start_time) / 1000 for job in jobs}
+
+    def look(self) -> str:
+        """How to look at it in a browser: a command, and the address once that runs."""
+        page = f"#/experiments/{self.experiment_id}/runs/{self.run_id}"
+        uri = self.client.tracking_uri
+        if uri.startswith("http"):
+            return f"{store.redact(uri).rstrip('/')}/{page}"
+        here = uri == f"sqlite:///{Path.cwd()}/mlflow.db"
+        return (
+            f"mlflow ui{'' if here else f' --backend-store-uri {store.redact(uri)}'}, then http://127.0.0.1:5000/{page}"
+        )
 
     def keep(self, folder: Path, names: Sequence[str]) -> None:
         """Copies these files of a folder into the run's artifacts."""

@@ -1,17 +1,31 @@
 """The report of a sweep: tables, figures, and a page that tells what they show. `python -m initlab.report --help`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
-from initlab.report import figures, look, page, tables
+from initlab.report import figures, look, page, tables, words
 from initlab.report.view import View
 from initlab.results import Results
 
 
-def comparison(results: Results) -> str:
-    """The final accuracies and losses of all runs, as a Markdown table."""
-    return tables.tables(results.replicas)["comparison.md"]
+def table(results: Results, seconds: Mapping[str, float]) -> str:
+    """The final accuracies and losses of all runs, best first, for a terminal. seconds: {run: how long it took}."""
+    rows = [("variant", "test accuracy", "val/loss", "time")]
+    view = View(results)
+    for setting in view.settings:
+        for row in words.ranked(view, setting):
+            run = view.run[row["variant"], setting]
+            took = f"{seconds[run]:.0f} s" if run in seconds else ""
+            rows.append((" ".join(filter(None, (row["variant"], setting))), row["accuracy"], row["val/loss"], took))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows) + "\n"
+
+
+def summary(results: Results) -> str:
+    """The result in a sentence or two, and the table of all runs, in Markdown."""
+    return f"{words.lead(View(results))}\n\n{tables.tables(results.replicas)['comparison.md']}"
 
 
 def write(results: Results, folder: Path, lesson: pd.DataFrame | None = None) -> list[str]:

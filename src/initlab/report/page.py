@@ -8,8 +8,7 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
 from initlab.report import words
-from initlab.report.view import ACCURACY, View
-from initlab.stats import mean_ci95
+from initlab.report.view import View
 
 TEMPLATE = Path(__file__).with_name("page.html")
 
@@ -28,7 +27,7 @@ def render(view: View, figures: dict[str, str], lesson: pd.DataFrame | None) -> 
         inside=words.inside(view),
         conclusions=words.conclusions(view),
         growth={setting: words.growth_table(view, setting) for setting in view.settings},
-        accuracies={setting: _accuracies(view, setting) for setting in view.settings},
+        accuracies={setting: words.ranked(view, setting) for setting in view.settings},
         reference=view.reference,
         figures={name: b64encode(svg.encode()).decode() for name, svg in figures.items()},
         widths={name: _width(svg) for name, svg in figures.items()},
@@ -42,20 +41,3 @@ def _width(svg: str) -> int:
     """A little more than the figure's own width, in CSS pixels: three quarters of a point each."""
     found = re.search(r'<svg [^>]*width="([\d.]+)pt"', svg)
     return round(1.1 * float(found[1]) / 0.75) if found else 1000
-
-
-def _accuracies(view: View, setting: str) -> list[dict[str, str]]:
-    """A row a variant, best first."""
-    rows = []
-    for variant in view.ranking(setting):
-        row = {"variant": variant, "accuracy": words.accuracy(view, variant, setting)}
-        row["difference"] = words.points(view.difference(variant, setting, ACCURACY))
-        for name in ("val/loss", "train/loss"):
-            alive = view.survivors(variant, setting, name)
-            if not len(alive):
-                row[name] = ""
-                continue
-            mean, ci95 = mean_ci95(alive)
-            row[name] = f"{mean:.4f}" + ("" if ci95 is None else f" ± {ci95:.4f}")
-        rows.append(row)
-    return rows

@@ -247,6 +247,23 @@ def accuracy(view: View, variant: str, setting: str) -> str:
     return f"{text} ({count})" if lost else text
 
 
+def ranked(view: View, setting: str) -> list[dict[str, str]]:
+    """A row a variant, best first: accuracy, its difference to the reference's, losses."""
+    rows = []
+    for variant in view.ranking(setting):
+        row = {"variant": variant, "accuracy": accuracy(view, variant, setting)}
+        row["difference"] = points(view.difference(variant, setting, ACCURACY))
+        for name in ("val/loss", "train/loss"):
+            alive = view.survivors(variant, setting, name)
+            if not len(alive):
+                row[name] = ""
+                continue
+            mean, ci95 = mean_ci95(alive)
+            row[name] = f"{mean:.4f}" + ("" if ci95 is None else f" ± {ci95:.4f}")
+        rows.append(row)
+    return rows
+
+
 def points(difference: tuple[float, float] | None) -> str:
     """A difference of accuracies in percentage points: +0.11 ± 0.16."""
     return "" if difference is None else f"{100 * difference[0]:+.2f}{SPACE}±{SPACE}{100 * difference[1]:.2f}"
