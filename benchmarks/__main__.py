@@ -15,11 +15,12 @@ import pandas as pd
 import psutil
 import torch
 
-from benchmarks import parts, scaling, side_by_side, startup, whole_sweep
+from benchmarks import parts, scaling, side_by_side, startup, step, whole_sweep
 from benchmarks.figure import draw
 
 TABLES: dict[str, Callable[[int], pd.DataFrame]] = {
     "side_by_side": side_by_side.table,
+    "step": step.table,
     "parts": parts.table,
     "scaling": scaling.table,
     "startup": startup.table,
