@@ -12,14 +12,14 @@ from benchmarks.peers import BATCH, CLASSES, HIDDEN, LEARNING_RATE, Clock, split
 class Ticks(Callback):
     """An epoch of Lightning's is over when its validation and its checkpoint are."""
 
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
+    def __init__(self, clock: Clock, accuracy: str = "val_acc") -> None:
+        self.clock, self.accuracy = clock, accuracy
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.clock.start()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.clock.tick(trainer.callback_metrics["val_acc"].item())
+        self.clock.tick(trainer.callback_metrics[self.accuracy].item())
 
 
 class Classifier(LightningModule):
