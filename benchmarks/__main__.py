@@ -80,7 +80,7 @@ def markdown(table: pd.DataFrame) -> str:
     """The table, with as many digits as are worth reading."""
     shown = table.copy()
     for name in table.columns.intersection(list(FORMATS)):
-        shown[name] = [FORMATS[name].format(value) for value in table[name]]
+        shown[name] = ["" if pd.isna(value) else FORMATS[name].format(value) for value in table[name]]
     lines = [table.columns, ["---"] * len(table.columns), *shown.astype(str).itertuples(index=False)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -1,6 +1,7 @@
 """initlab's maths in a bare loop: no Trainer, no statistics, no record."""
 
 from collections.abc import Iterator
+from math import nan
 
 import torch
 from torch import Tensor
@@ -31,8 +32,8 @@ def train(
         for rows in order:
             for some, digits in blocks[rows]:
                 total += mlp.descend(some, digits, weights, biases, phi, loss, lr=LEARNING_RATE)
-        right = list(_hits(x_val, y_val, weights, biases, phi, loss)) if validate else [torch.zeros(1)]
-        clock.tick(torch.cat(right, dim=-1).float().mean().item())
+        hits = list(_hits(x_val, y_val, weights, biases, phi, loss)) if validate else []
+        clock.tick(torch.cat(hits, dim=-1).float().mean().item() if validate else nan)
 
 
 def _hits(
