@@ -18,13 +18,15 @@ def main(cfg: DictConfig) -> float:
     job = HydraConfig.get()
     config = hooks.plain(cfg)
     record = track.run(
-        **cfg.tracking,
+        **hooks.place(cfg),
         folder=Path(job.runtime.output_dir),
         name=hooks.run_name(job),
         config=config,
         overrides=hooks.overrides(job),
         sweep=hooks.sweep_folder(job) if job.mode == RunMode.MULTIRUN else None,
         resume=cfg.resume is not False,
+        register=hooks.registered_model(cfg, job),
+        tags=hooks.choices(job),
     )
     with hooks.one_line(), record as run:
         return experiment.train(config, run)

@@ -32,7 +32,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor  # noqa: F401 (imported here, it is no one's memory)
 
-from initlab import hooks, init, lit, mlp, mnist, theory
+from initlab import hooks, init, lit, loader, mlp, mnist, theory
 from initlab.experiment import build
 
 MEGABYTE = 2**20
@@ -513,7 +513,7 @@ def test_a_configuration_builds_what_works_or_is_refused(
     if config is None:
         return
 
-    def made() -> tuple[Trainer, lit.Network, lit.Images]:
+    def made() -> tuple[Trainer, lit.Network, loader.Images]:
         with hooks.one_line():
             return build(config, folder / "run")
 

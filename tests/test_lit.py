@@ -11,7 +11,7 @@ from pytorch_lightning import Trainer
 from torch import optim
 from torch.utils.data import DataLoader
 
-from initlab import init, lit, mlp, mnist
+from initlab import init, lit, loader, mlp, mnist
 
 SGD = partial(optim.SGD, lr=0.05)
 
@@ -31,9 +31,9 @@ def network(kind: type[lit.Network] = lit.Network, **changes) -> lit.Network:
     return kind(**values | changes)
 
 
-def fit(module: lit.Network, folder: Path, *, batches: int, epochs: int = 1, block: int = 8) -> lit.Images:
+def fit(module: lit.Network, folder: Path, *, batches: int, epochs: int = 1, block: int = 8) -> loader.Images:
     """Trains on the CPU, for `batches` blocks an epoch."""
-    images = lit.Images(folder, batch_size=64, seed=module.seed, block=block)
+    images = loader.Images(folder, batch_size=64, seed=module.seed, block=block)
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=epochs,
@@ -82,7 +82,7 @@ def test_r_replicas_are_r_runs(optimizer: lit.Callable, normalized: Path) -> Non
     """Replica r of three is the third run's: one with its draw, alone, for 40 steps; in float64, to rounding."""
     together = network(replicas=3, optimizer=optimizer).double()
     alone = network(replicas=1, optimizer=optimizer).double()
-    data = lit.Images(normalized, batch_size=64, seed=0)
+    data = loader.Images(normalized, batch_size=64, seed=0)
     data.setup("fit")
     weights, biases = init.draw(init.kaiming(), [784, 50, 10], replicas=3, seed=0, dtype=torch.float64)
     for module, part in [(together, slice(0, 3)), (alone, slice(2, 3))]:
@@ -251,7 +251,7 @@ def test_depth_explodes_vanishes_or_keeps_the_scale(validation: torch.Tensor) ->
 
 
 def order(seed: int, epoch: int) -> torch.Tensor:
-    sampler = lit.EpochOrder(1000, 64, 4, seed=seed, device=torch.device("cpu"))
+    sampler = loader.EpochOrder(1000, 64, 4, seed=seed, device=torch.device("cpu"))
     sampler.set_epoch(epoch)
     return torch.cat(list(sampler))
 
@@ -285,11 +285,11 @@ def test_every_epoch_has_its_own_order_under_lightning(normalized: Path) -> None
 
 
 def test_blocks_hand_out_columns(normalized: Path) -> None:
-    images = lit.Images(normalized, batch_size=64, seed=0, block=4)
+    images = loader.Images(normalized, batch_size=64, seed=0, block=4)
     images.setup("fit")
-    loader = images.train_dataloader()
-    assert isinstance(loader, DataLoader)
-    batches = list(next(iter(loader)))
+    blocks = images.train_dataloader()
+    assert isinstance(blocks, DataLoader)
+    batches = list(next(iter(blocks)))
     assert [(x.shape, y.shape) for x, y in batches] == [((784, 64), (64,))] * 4
     (chunks,) = images.val_dataloader()
     assert sum(len(y) for _, y in chunks) == 10_000
@@ -321,7 +321,7 @@ def test_network_refuses(changes: dict, message: str) -> None:
 
 def test_a_batch_larger_than_the_data_is_refused(normalized: Path) -> None:
     with pytest.raises(ValueError, match="batch_size is 50001; there are 50,000 training images"):
-        lit.Images(normalized, batch_size=50_001, seed=0).prepare_data()
+        loader.Images(normalized, batch_size=50_001, seed=0).prepare_data()
 
 
 def test_what_pictures_are_made_of(normalized: Path) -> None:

@@ -528,10 +528,14 @@ def test_what_a_sweep_prints(project: Path, client: MlflowClient) -> None:
     assert all(re.search(r"\d s$", row) for row in rows)
     parent = [run for run in runs(client) if "sweep" in run.data.tags][-1]
     address = f"http://127.0.0.1:5000/#/experiments/{parent.info.experiment_id}/runs/{parent.info.run_id}"
-    assert lines[-1] == f"recorded as sweep {parent.info.run_id}; look at it: mlflow ui, then {address}"
+    assert lines[-4:-1] == [
+        f"recorded as sweep {parent.info.run_id}",
+        "to look at it: mlflow ui, then",
+        f"  {address}?workflowType=machine_learning",
+    ]
     note = parent.data.tags["mlflow.note.content"]
     assert "last is normal" in note
-    assert "| init=normal," in note
+    assert "| normal |" in note
     assert done.stderr == ""
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.peers import BATCH, CLASSES, HIDDEN, LEARNING_RATE, Clock, splits
-from initlab import init, lit, mlp
+from initlab import init, loader, mlp
 
 
 def train(
@@ -23,8 +23,8 @@ def train(
     phi, loss = mlp.Activation(), mlp.CrossEntropy()
     widths = [784, *(hidden or [HIDDEN]), CLASSES]
     weights, biases = init.draw(init.kaiming(), widths, replicas=replicas, seed=0)
-    order = lit.EpochOrder(len(x), batch, block=64, seed=0, device=x.device)
-    blocks = lit.Blocks(x, y, batch)
+    order = loader.EpochOrder(len(x), batch, block=64, seed=0, device=x.device)
+    blocks = loader.Blocks(x, y, batch)
     clock.start()
     for epoch in range(epochs):
         order.set_epoch(epoch)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from initlab import lit, mnist, origin, track
+from initlab import lit, loader, mnist, model, origin, track
 
 log = logging.getLogger(__name__)
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pytorch_lightning import Trainer
 
 
-def build(cfg: DictConfig, folder: Path) -> "tuple[Trainer, lit.Network, lit.Images]":
+def build(cfg: DictConfig, folder: Path) -> "tuple[Trainer, lit.Network, loader.Images]":
     """The objects of a run, each of which refuses bad values as it is made. folder: where its checkpoints go."""
     if not OmegaConf.is_list(cfg.model.hidden):
         raise ValueError(f"model.hidden is {cfg.model.hidden!r}; expected a list of widths, [100] for one layer")
@@ -42,7 +42,7 @@ def build(cfg: DictConfig, folder: Path) -> "tuple[Trainer, lit.Network, lit.Ima
     )
     trainer = instantiate(cfg.trainer, default_root_dir=folder)
     lit.check(trainer)
-    images = lit.Images(cfg.data.folder, batch_size=cfg.data.batch_size, seed=cfg.seed)
+    images = loader.Images(cfg.data.folder, batch_size=cfg.data.batch_size, seed=cfg.seed)
     images.prepare_data()
     facts = mnist.read_facts(images.folder)
     if 1 < network.loss.outputs < facts["classes"]:
@@ -77,4 +77,16 @@ def train(config: Mapping[str, Any], run: track.Run) -> float:
         trainer.test(network, images, verbose=False)
     run.tag(**{"weights.sha256": network.digest()})
     run.evidence(network.theory(), network.tensors())
+    activation = {name: value for name, value in config["init"]["activation"].items() if name != "_target_"}
+    saved = model.save(
+        run.folder / track.MODEL,
+        list(network.weights),
+        list(network.biases),
+        activation=activation,
+        loss=network.loss,
+        pixels=mnist.pixel_values(facts["mean"], facts["std"], facts["scale"]),
+        example=images.splits["validation"][0][:2],
+    )
+    if not saved:
+        log.info(f"no MLflow model is kept: it knows the losses of initlab.mlp, not {type(network.loss).__name__}")
     return run.journal.last("val/accuracy")

@@ -49,7 +49,7 @@ class Record(Callback):
                 from initlab import experiment, journal, track  # noqa: F401 (experiment: what takes long to import)
             HydraConfig.instance().set_config(config)
             if resumes(config):
-                go_on_in(track.resumable(**config.tracking, config=plain(config), run_id=run_id(config)), config, "run")
+                go_on_in(track.resumable(**place(config), config=plain(config), run_id=run_id(config)), config, "run")
             else:
                 journal.refuse_used(Path(config.hydra.run.dir))
             refuse_bad_input(config, Path(config.hydra.run.dir))
@@ -63,14 +63,14 @@ class Record(Callback):
             what = overrides(config.hydra)
             found = None
             if resumes(config):
-                found = sweep.resumable(**config.tracking, overrides=what, run_id=run_id(config))
+                found = sweep.resumable(**place(config), overrides=what, run_id=run_id(config))
                 go_on_in(found, config, "sweep")
                 self.folder = Path(config.hydra.callbacks.record.folder)
             if found is None:
                 journal.refuse_used(Path(config.hydra.sweep.dir))
             refuse_bad_input(config, Path(config.hydra.sweep.dir))
             parent = sweep.Sweep(
-                **config.tracking,
+                **place(config),
                 folder=sweep_folder(config.hydra),
                 name=" ".join(what) or "sweep",
                 overrides=what,
@@ -93,19 +93,21 @@ class Record(Callback):
         """Gathers the results of all finished jobs, reports on them with the parent run, and ends it."""
         from initlab import report, results, store
 
-        reason = "a job failed"
+        lost, reason = None, "a job failed"
         try:
             found = parent.results()
             if found is not None:
                 results.save(found, self.folder)
-                parent.tag_results(results.digest(self.folder))
-                parent.describe(report.summary(found))
-                print(f"\n{report.table(found, parent.seconds())}")
+                seconds = parent.seconds()
+                print(f"\n{report.table(found, seconds)}")
                 if self.report:
                     names = report.write(found, self.folder / "report")
-                    parent.keep(self.folder / "report", names)
                     print(f"report: {self.folder / 'report' / 'index.html'}")
-            print(f"recorded as sweep {parent.run_id}; look at it: {parent.look()}")
+                    parent.keep(self.folder / "report", names)
+                parent.describe(report.summary(found, seconds), results.digest(self.folder))
+            print(f"recorded as sweep {parent.run_id}\n{parent.look()}")
+        except store.TrackingError as error:
+            self.status, reason, lost = "FAILED", str(error), error
         except BaseException as error:
             self.status, reason = "FAILED", f"{type(error).__name__}: {error}"
             raise
@@ -113,7 +115,9 @@ class Record(Callback):
             try:
                 parent.finish(self.status, reason)
             except store.TrackingError as error:
-                sys.exit(f"error: {error}; once it is back, this ends the sweep: the same command, with resume=true")
+                lost = error
+        if lost is not None:
+            sys.exit(f"error: {lost}; once it is back, this ends the sweep: the same command, with resume=true")
 
 
 def refuse_bad_input(config: DictConfig, folder: Path) -> None:
@@ -121,8 +125,9 @@ def refuse_bad_input(config: DictConfig, folder: Path) -> None:
     from initlab import experiment, store
 
     experiment.build(OmegaConf.create(plain(config)), folder)
+    registered_model(config, config.hydra)
     with made(folder):
-        store.connect(**config.tracking)
+        store.connect(**place(config))
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -203,10 +208,30 @@ def one_line() -> Iterator[None]:
         raise CompactHydraException(f"{key}: {line}" if key else line) from error
 
 
+def place(config: DictConfig) -> dict[str, Any]:
+    """Where runs are recorded."""
+    return {"uri": config.tracking.uri, "experiment": config.tracking.experiment}
+
+
+def registered_model(config: DictConfig, job: Any) -> str | None:
+    """What a run's model is registered as, if it is. Raises ValueError if it can't be."""
+    if type(config.tracking.register) is not bool:
+        raise ValueError(f"tracking.register is {config.tracking.register!r}; expected true or false")
+    name = f"{config.tracking.experiment}-{choices(job)['init']}"
+    if config.tracking.register and set("/:") & set(name):
+        raise ValueError(f"tracking.experiment: a model can't be registered as {name!r}; expected neither / nor :")
+    return name if config.tracking.register else None
+
+
+def choices(job: Any) -> dict[str, str]:
+    """The names of what was chosen, as MLflow lists them."""
+    return {group: job.runtime.choices[group] for group in ("init", "model")}
+
+
 def run_name(job: Any) -> str:
     """Its overrides, the init scheme first: init=kaiming,seed=1."""
     others = [item for item in overrides(job) if not item.startswith("init=")]
-    return ",".join([f"init={job.runtime.choices.init}", *others])
+    return ",".join([f"init={choices(job)['init']}", *others])
 
 
 def overrides(job: Any) -> list[str]:

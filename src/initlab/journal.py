@@ -2,7 +2,8 @@
 
 metrics.jsonl    a line a step: {"step", "time" (ms since 1970), "values": {metric: [value of each replica]}}
 run.json         {"run_id", "tags", "status", "reason", "ended" (ms since 1970), "store": its URI, if that holds no
-                 password, "told": whether the store has it all}
+                 password, "register": the registered model its model becomes a version of, "told": whether the store
+                 has it all}
 """
 
 import json
@@ -50,6 +51,7 @@ class Journal:
             "reason": None,
             "told": False,
             "store": None,
+            "register": None,
         }
         try:
             if (folder / RUN).exists():

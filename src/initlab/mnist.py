@@ -22,7 +22,7 @@ from torch import Tensor
 
 CLASSES = 10
 SPLITS = ("train", "validation", "test")
-FACTS = {"raw": str, "mean": float, "std": float, "inputs": int, "classes": int, "splits": dict}
+FACTS = {"raw": str, "scale": float, "mean": float, "std": float, "inputs": int, "classes": int, "splits": dict}
 SPLIT_FACTS = {"images": int, "mean": float, "std": float, "sha256": str}
 SCALES = 1e-300, 1e300  # pixels divided by less, or by more, are out of a float's range
 # DVC takes a copy that is read-only for whole; of others it takes the hash, and throws away what is damaged.
@@ -171,11 +171,16 @@ def moments(images: Tensor) -> tuple[float, float]:
     return first / n, sqrt((n * second - first**2) / (n * (n - 1)))
 
 
+def pixel_values(mean: float, std: float, scale: float) -> Tensor:
+    """What pixels of value 0..255 are normalised to, (pixel / scale - mean) / std, made in float64: (256,) float32."""
+    return ((torch.arange(256, dtype=torch.float64) / scale - mean) / std).float()
+
+
 def normalize(raw: Path, folder: Path, *, validation: int | None, scale: float) -> dict:
     """Writes the splits to `folder`: images (N, 784) float32, labels (N,) int64, and facts.json; returns the facts.
 
-    Pixels are divided by `scale`, then normalised with the training mean and std, all three splits alike. A pixel has
-    256 values, so each is computed once, in double precision, and looked up.
+    Pixels are divided by `scale`, then normalised with the training mean and std, all three splits alike: looked up in
+    `pixel_values`.
     """
     if not isinstance(scale, (int, float)) or isinstance(scale, bool) or not SCALES[0] <= scale <= SCALES[1]:
         raise DataError(f"scale is {scale!r}; expected a positive number, {SCALES[0]} to {SCALES[1]}")
@@ -184,13 +189,14 @@ def normalize(raw: Path, folder: Path, *, validation: int | None, scale: float) 
     mean, std = (value / scale for value in moments(splits["train"][0]))
     if std == 0:
         raise DataError(f"{raw}: every training pixel has the same value")
-    table = (torch.arange(256, dtype=torch.float64) / scale - mean) / std
+    table = pixel_values(mean, std, scale)
     inputs = splits["train"][0].shape[1]
-    facts: dict = {"raw": pin(raw), "mean": mean, "std": std, "inputs": inputs, "classes": CLASSES, "splits": {}}
+    facts: dict = {"raw": pin(raw), "scale": scale, "mean": mean, "std": std, "inputs": inputs, "classes": CLASSES}
+    facts["splits"] = {}
     folder.mkdir(parents=True, exist_ok=True)
     for name, (images, labels) in splits.items():
         path = folder / f"{name}.safetensors"
-        save_file({"images": table.float()[images.int()], "labels": labels.long()}, path)
+        save_file({"images": table[images.int()], "labels": labels.long()}, path)
         pixel_mean, pixel_std = moments(images)
         facts["splits"][name] = {
             "images": len(images),
@@ -203,7 +209,7 @@ def normalize(raw: Path, folder: Path, *, validation: int | None, scale: float) 
 
 
 def read_facts(folder: Path) -> dict:
-    """What `normalize` noted of its output: mean, std, inputs, classes, and of each split its size and SHA-256."""
+    """What `normalize` noted: scale, mean, std, inputs, classes, and of each split its size and SHA-256."""
     try:
         facts = json.loads((folder / "facts.json").read_text())
         if not _are_facts(facts):

@@ -40,6 +40,7 @@ TARGETS = {
     *_own(init),
     *_own(mlp),
     "initlab.lit.WholeCheckpoints",
+    "initlab.progress.Progress",
     "pytorch_lightning.Trainer",
     "pytorch_lightning.callbacks.ModelCheckpoint",
     *(f"torch.optim.{name}" for name in CLASSES.split()),
@@ -138,7 +139,8 @@ def replay(uri: str, run_id: str, *, folder: Path, allow: Sequence[str] = (), pa
         name=f"replay of {first.name}",
         config=config,
         sweep=parent,
-        tags={"replay.of": run_id, "mlflow.note.content": f"Replay of {link}."},
+        tags={key: first.tags[key] for key in ("init", "model") if key in first.tags}
+        | {"replay.of": run_id, "mlflow.note.content": f"Replay of {link}."},
     )
     with record as run:
         experiment.train(config, run)

@@ -18,7 +18,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from initlab import process
+from initlab import process, ui
 
 # MLflow itself would try for minutes; what a run has to tell waits on disk instead.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -30,11 +30,6 @@ logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
-ABOUT = {
-    "mlflow.note.content": "What weight initialisation does to a neural network. Each run trains several replicas: a "
-    "metric is their mean, `<name>.ci95` beside it the half-width of its 95 % interval. A sweep is a run with its jobs "
-    "nested under it.",
-}
 
 
 class TrackingError(OSError):
@@ -109,7 +104,7 @@ def _experiment(client: MlflowClient, name: str, file: Path | None) -> str:
                 database.execute("PRAGMA journal_mode=WAL")
         location = (file.absolute().parent / "mlruns").as_uri() if file else None
         try:
-            return client.create_experiment(name, location, ABOUT)
+            return client.create_experiment(name, location, ui.experiment_tags())
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise

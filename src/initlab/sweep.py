@@ -12,7 +12,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
-from initlab import results, store, track
+from initlab import results, store, track, ui
 
 DIGEST = "results.sha256"  # tag of a sweep
 
@@ -50,33 +50,41 @@ class Sweep:
         with store.asked("the tracking store"):
             return _results(self.client, self.experiment_id, self.run_id)
 
-    def tag_results(self, digest: str) -> None:
-        """Notes the digest of the results, by which `find` finds the run."""
-        self.client.set_tag(self.run_id, DIGEST, digest)
-
-    def describe(self, text: str) -> None:
-        """Sets the description, in Markdown, that MLflow shows with the run."""
-        self.client.set_tag(self.run_id, MLFLOW_RUN_NOTE, text)
+    def describe(self, text: str, digest: str) -> None:
+        """Sets the description, in Markdown, that MLflow shows with the run, and the digest of the results, by which
+        `find` finds it. Raises store.TrackingError.
+        """
+        report = f"#/experiments/{self.experiment_id}/runs/{self.run_id}/artifacts/index.html"
+        links = f"[The report]({report}) · [The jobs, side by side]({ui.address(self.experiment_id)})"
+        with store.asked("the tracking store"):
+            self.client.set_tag(self.run_id, DIGEST, digest)
+            self.client.set_tag(self.run_id, MLFLOW_RUN_NOTE, f"{text}\n{links}")
 
     def seconds(self) -> dict[str, float]:
-        """{run: how long it took}, of all finished jobs."""
-        jobs = store.jobs(self.client, self.experiment_id, self.run_id)
+        """{run: how long it took}, of all finished jobs. Raises store.TrackingError."""
+        with store.asked("the tracking store"):
+            jobs = store.jobs(self.client, self.experiment_id, self.run_id)
         return {job.info.run_name: (job.info.end_time - job.info.start_time) / 1000 for job in jobs}
 
     def look(self) -> str:
-        """How to look at it in a browser: a command, and the address once that runs."""
-        page = f"#/experiments/{self.experiment_id}/runs/{self.run_id}"
+        """How to look at it in a browser: a command, if one is needed, and the addresses of it and of its jobs."""
         uri = self.client.tracking_uri
-        if uri.startswith("http"):
-            return f"{store.redact(uri).rstrip('/')}/{page}"
+        served = uri.startswith("http")
         here = uri == f"sqlite:///{Path.cwd()}/mlflow.db"
-        return (
-            f"mlflow ui{'' if here else f' --backend-store-uri {store.redact(uri)}'}, then http://127.0.0.1:5000/{page}"
+        command = f"mlflow ui{'' if here else f' --backend-store-uri {store.redact(uri)}'}, then"
+        server = store.redact(uri).rstrip("/") if served else "http://127.0.0.1:5000"
+        return "\n".join(
+            [
+                f"to look at it: {'open' if served else command}",
+                f"  {server}/{ui.address(self.experiment_id, self.run_id)}",
+                f"  {server}/{ui.address(self.experiment_id)} (its jobs side by side)",
+            ]
         )
 
     def keep(self, folder: Path, names: Sequence[str]) -> None:
-        """Copies these files of a folder into the run's artifacts."""
-        _keep(self.client, self.run_id, folder, names)
+        """Copies these files of a folder into the run's artifacts. Raises store.TrackingError."""
+        with store.asked("the tracking store"):
+            _keep(self.client, self.run_id, folder, names)
 
     def finish(self, status: str, reason: str = "a job failed") -> None:
         """Ends the run, for this reason if it did not finish. Raises store.TrackingError."""

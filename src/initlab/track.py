@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from safetensors.torch import save
 from sqlalchemy.exc import SQLAlchemyError
 from torch import Tensor
 
-from initlab import files, origin, process, results, store
+from initlab import files, model, origin, process, results, store
 from initlab.journal import RUN, Entry, Journal, alone, refuse_used, run_in
 from initlab.stats import mean_ci95
 
@@ -35,7 +36,7 @@ PATIENCE = 10  # seconds that a run which has ended waits for a store that is aw
 AWAY = (MlflowException, SQLAlchemyError, OSError)  # what a store that is away, full or locked may raise
 CONFIG, ORIGIN, THEORY, TRACEBACK = "config.yaml", "origin.json", "theory.json", "traceback.txt"
 KEPT = (CONFIG, ORIGIN, THEORY, TRACEBACK, results.REPLICAS, results.TENSORS)  # a run's artifacts, beside
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, MODEL = "checkpoints", "model"
 LAST = f"{CHECKPOINTS}/last.ckpt"
 
 
@@ -156,6 +157,8 @@ class Run:
                 self.client.log_artifact(self.run_id, str(self.folder / name))
         if facts["status"] == "FINISHED" and (self.folder / CHECKPOINTS).is_dir():
             self.client.log_artifacts(self.run_id, str(self.folder / CHECKPOINTS), CHECKPOINTS)
+        if facts["status"] == "FINISHED" and (self.folder / MODEL).is_dir():
+            model.publish(self.client, self.run_id, self.folder / MODEL, facts["register"])
         tags = facts["tags"] | ({"end.reason": facts["reason"][:500]} if facts["reason"] else {})
         self.client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
         if facts["reason"] is None and "end.reason" in self.client.get_run(self.run_id).data.tags:
@@ -194,13 +197,15 @@ def run(
     overrides: Sequence[str] = (),
     sweep: str | None = None,
     resume: bool = False,
-    tags: Mapping[str, str] | None = None,
+    register: str | None = None,
+    tags: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Run]:
     """A run that ends as its body does: FINISHED, FAILED with the reason and the traceback, KILLED by a signal.
 
     folder: where it is kept on disk.  config: resolved, plain; becomes the run's params (flat) and its config.yaml.
     sweep: the sweep's folder, if it is part of one; its parent is found by that.  resume: go on with the run that is in
-    the folder, if one is; one that has finished is given as it is, to be left alone.  tags: further ones.
+    the folder, if one is; one that has finished is given as it is, to be left alone.  register: the
+    registered model that its model becomes a version of.  tags: further ones.
     Raises ValueError if the folder holds a run and is not to be resumed, or one of another configuration;
     store.TrackingError.
     """
@@ -227,7 +232,7 @@ def run(
                 }
                 if sweep is not None:
                     known["mlflow.parentRunId"] = store.parent(client, experiment_id, sweep)
-                all_tags = owner() | known | dict(tags or {})
+                all_tags = owner() | known | dict(tags)
                 run_id = client.create_run(experiment_id, run_name=name, tags=all_tags).info.run_id
             elif store.get(client, run_id).data.tags["config.sha256"] != sha256(text):
                 raise ValueError(
@@ -236,7 +241,7 @@ def run(
         if (folder / ORIGIN).exists() and not current.finished:
             recorded = json.loads((folder / ORIGIN).read_text())
             _refuse_changed(folder, {"code": origin.code(recorded["code"]), "packages": origin.packages()})
-        current.journal.note(run_id=run_id, store=store.public(uri))
+        current.journal.note(run_id=run_id, store=store.public(uri), register=register)
         if current.finished:
             if not current.journal.facts["told"]:
                 current.tell()
@@ -262,7 +267,7 @@ def run(
                     current.end(*store.verdict(store.redact(f"{type(error).__name__}: {error}")))
                 except OSError as lost:
                     log.error(lost)
-                if (folder / LAST).exists() and tags is None:  # a replay is not gone on with
+                if (folder / LAST).exists() and "replay.of" not in tags:  # a replay is not gone on with
                     log.info("to go on from its last checkpoint: the same command, with resume=true")
             raise
 

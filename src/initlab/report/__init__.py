@@ -9,23 +9,31 @@ from initlab.report import figures, look, page, tables, words
 from initlab.report.view import View
 from initlab.results import Results
 
+COLUMNS = ("variant", "test accuracy", "val/loss", "time")
+
 
 def table(results: Results, seconds: Mapping[str, float]) -> str:
     """The final accuracies and losses of all runs, best first, for a terminal. seconds: {run: how long it took}."""
-    rows = [("variant", "test accuracy", "val/loss", "time")]
+    rows = _rows(View(results), seconds)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows) + "\n"
+
+
+def summary(results: Results, seconds: Mapping[str, float]) -> str:
+    """The result in a sentence or two, and the same table, in Markdown."""
     view = View(results)
+    head, *rows = ["| " + " | ".join(row) + " |" for row in _rows(view, seconds)]
+    return "\n".join([words.lead(view), "", head, "|---" * len(COLUMNS) + "|", *rows]) + "\n"
+
+
+def _rows(view: View, seconds: Mapping[str, float]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [COLUMNS]
     for setting in view.settings:
         for row in words.ranked(view, setting):
             run = view.run[row["variant"], setting]
             took = f"{seconds[run]:.0f} s" if run in seconds else ""
             rows.append((" ".join(filter(None, (row["variant"], setting))), row["accuracy"], row["val/loss"], took))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows) + "\n"
-
-
-def summary(results: Results) -> str:
-    """The result in a sentence or two, and the table of all runs, in Markdown."""
-    return f"{words.lead(View(results))}\n\n{tables.tables(results.replicas)['comparison.md']}"
+    return rows
 
 
 def write(results: Results, folder: Path, lesson: pd.DataFrame | None = None) -> list[str]:
