@@ -72,7 +72,16 @@ class MlflowServer:
             *("--backend-store-uri", backend, "--artifacts-destination", str(folder / "artifacts")),
             *("--allowed-hosts", f"127.0.0.1:{port}"),
         ]
+        self._cwd = folder
         self._process: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def ui(cls, project: Path, folder: Path, port: int) -> Self:
+        """`mlflow ui` in a project's root, told nothing but its port: by default 5000 may be taken. Its log: `folder`."""
+        server = cls("", folder, port)
+        server._cwd = project
+        server._command = [str(Path(sys.executable).with_name("mlflow")), "ui", "--port", str(port)]
+        return server
 
     def __enter__(self) -> Self:
         self.start()
@@ -86,6 +95,7 @@ class MlflowServer:
         with self._log.open("a") as output:
             self._process = subprocess.Popen(
                 self._command,
+                cwd=self._cwd,
                 env=environment() | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
                 stdout=output,
                 stderr=output,

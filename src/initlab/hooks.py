@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import CompactHydraException, InstantiationException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -77,6 +78,7 @@ class Record(Callback):
                 resume=found is not None,
             )
             at_exit.callback(self.end, parent)
+            name_by_what_varies(config)
             self.jobs, self.started = count_jobs(config), time.monotonic()
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
@@ -229,20 +231,40 @@ def choices(job: Any) -> dict[str, str]:
 
 
 def run_name(job: Any) -> str:
-    """Its overrides, the init scheme first: init=kaiming,seed=1."""
-    others = [item for item in overrides(job) if not item.startswith("init=")]
+    """Its overrides, in a sweep those that vary, the init scheme first: init=kaiming,seed=1."""
+    known = ["init", *job.job.config.override_dirname.exclude_keys]
+    others = [item for item in overrides(job) if key(item) not in known]
     return ",".join([f"init={choices(job)['init']}", *others])
 
 
 def overrides(job: Any) -> list[str]:
     """What was overridden, but for where it is recorded, as an address may hold a password, and for resume."""
-    return [item for item in job.overrides.task if not item.lstrip("+~").startswith(("tracking", "resume="))]
+    return [item for item in job.overrides.task if not key(item).startswith(("tracking", "resume"))]
+
+
+def key(override: str) -> str:
+    """+optimizer.lr=0.1 -> optimizer.lr"""
+    return override.lstrip("+~").partition("=")[0]
+
+
+def split_overrides(config: DictConfig) -> tuple[list[Override], list[Override]]:
+    """A sweep's overrides: those that are swept, and those that all jobs share."""
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    parsed = parser.parse_overrides(list(config.hydra.overrides.task))
+    return [o for o in parsed if o.is_sweep_override()], [o for o in parsed if not o.is_sweep_override()]
+
+
+def name_by_what_varies(config: DictConfig) -> None:
+    """Keeps what all jobs of a sweep share out of their names, by the setting that Hydra has for names of folders."""
+    _, shared = split_overrides(config)
+    setting = "hydra.job.config.override_dirname.exclude_keys"
+    with open_dict(config), read_write(config.hydra):
+        config.hydra.overrides.hydra.append(f"{setting}=[{','.join(o.key_or_group for o in shared)}]")
 
 
 def count_jobs(config: DictConfig) -> int:
     """How many jobs the sweep's overrides make: the product of their values; 0 if a sweeper looks for them itself."""
-    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    swept = [item for item in parser.parse_overrides(list(config.hydra.overrides.task)) if item.is_sweep_override()]
+    swept, _ = split_overrides(config)
     if not all(item.is_discrete_sweep() for item in swept):
         return 0
     return prod(len(list(item.sweep_string_iterator())) for item in swept)

@@ -1,0 +1,91 @@
+"""A run's networks as an MLflow model: what it predicts is what was tested, in a process that has none of this code."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import Train, command
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.models import Model
+
+from initlab import mnist, track
+
+WORDS = ("init=kaiming", "experiment=smoke", "trainer=cpu", "model.hidden=[20]")
+
+LOAD = """
+import sys
+import mlflow, numpy as np
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model(sys.argv[2])
+import initlab
+print(initlab.__file__)
+np.save(sys.argv[4], model.predict(np.load(sys.argv[3])))
+"""
+
+
+@pytest.fixture(scope="module")
+def place(project: Path) -> tuple[MlflowClient, Run]:
+    """A run whose model is registered."""
+    command([sys.executable, "train.py", *WORDS, "tracking.register=true"], project)
+    client = MlflowClient(f"sqlite:///{project}/mlflow.db")
+    (run,) = client.search_runs(["1"])
+    return client, run
+
+
+def test_it_predicts_what_was_tested(place: tuple[MlflowClient, Run], raw: Path, tmp_path: Path) -> None:
+    """Every replica's test accuracy, to the image, from the pixels of MNIST's own file, in another process."""
+    client, run = place
+    pixels, labels = mnist.read_pair(raw, "t10k")
+    np.save(tmp_path / "pixels.npy", pixels.numpy())
+    words = [client.tracking_uri, "models:/initlab-kaiming/1", str(tmp_path / "pixels.npy"), str(tmp_path / "digits")]
+    done = command([sys.executable, "-I", "-c", LOAD, *words], tmp_path)
+    assert Path(done.stdout.strip()).parts[-4:] == ("artifacts", "code", "initlab", "__init__.py")  # the model's own
+    right = (np.load(tmp_path / "digits.npy") == labels.numpy()[:, None]).sum(0)
+    table = pd.read_csv(client.download_artifacts(run.info.run_id, "replicas.csv", str(tmp_path)))
+    tested = table["test/accuracy"].dropna().to_numpy() * len(labels)
+    assert right.tolist() == tested.round().astype(int).tolist()
+
+
+def test_it_has_a_signature_an_example_and_no_pickle(place: tuple[MlflowClient, Run], tmp_path: Path) -> None:
+    client, run = place
+    (output,) = run.outputs.model_outputs
+    found = client.get_logged_model(output.model_id)
+    assert (found.name, found.status) == ("kaiming", "READY")
+    assert {metric.key for metric in found.metrics} == {"test/accuracy", "val/accuracy", "val/loss"}
+    folder = Path(found.artifact_location.removeprefix("file://"))
+    model = Model.load(str(folder))
+    assert json.loads(model.signature.to_dict()["inputs"])[0]["tensor-spec"] == {"dtype": "uint8", "shape": [-1, 784]}
+    assert json.loads(model.signature.to_dict()["outputs"])[0]["tensor-spec"] == {"dtype": "int64", "shape": [-1, 2]}
+    example = np.array(json.loads((folder / "input_example.json").read_text()))
+    assert example.shape == (2, 784)
+    assert {path.suffix for path in (folder / "data").rglob("*.*")} == {".json", ".safetensors"}
+    assert not list(folder.rglob("*.pkl"))
+
+
+def test_it_is_told_twice_but_there_once(place: tuple[MlflowClient, Run], project: Path) -> None:
+    client, run = place
+    folder = Path(run.data.tags["folder"])
+    state = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(state | {"told": False}))
+    assert track.deliver(None, folder) == run.info.run_id
+    assert len(client.search_logged_models(["1"])) == 1
+    assert [version.run_id for version in client.search_model_versions("name = 'initlab-kaiming'")] == [run.info.run_id]
+    assert len(client.get_run(run.info.run_id).outputs.model_outputs) == 1
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("tracking.register=perhaps", "tracking.register is 'perhaps'; expected true or false"),
+        ("tracking.experiment=a/b", "can't be registered as 'a/b-kaiming'; expected neither / nor :"),
+    ],
+)
+def test_what_can_not_be_registered_is_refused(train: Train, word: str, message: str) -> None:
+    done = train(*WORDS, "tracking.register=true", word, check=False)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
