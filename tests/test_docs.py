@@ -1,9 +1,14 @@
 """What the pages say works as they say it."""
 
+import doctest
+import importlib
+import inspect
 import re
 import shlex
 import sys
+from functools import reduce
 from pathlib import Path
+from textwrap import indent
 
 import pytest
 import torch
@@ -16,6 +21,44 @@ from initlab import experiment, init, stats
 
 def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+
+
+PAGES = sorted(str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "pycon")])
+def test_what_is_typed_prints_what_the_page_says(page: str, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All `>>>` of a page as one session, in the project's root; what lies outside of its blocks is no output."""
+    inside, lines = False, []
+    for line in (ROOT / page).read_text().splitlines():
+        fence = line.startswith("```")
+        inside = line == "```pycon" if fence else inside
+        lines.append(line if inside and not fence else "")  # line numbers stay
+    monkeypatch.chdir(project)
+    session = doctest.DocTestParser().get_doctest("\n".join(lines), {}, page, page, 0)
+    said: list[str] = []
+    assert doctest.DocTestRunner().run(session, out=said.append).failed == 0, "".join(said)
+
+
+def test_quoted_code_is_the_codes() -> None:
+    """A block of docs/maths.md names a function in its first line; the others are in that function, as they stand."""
+    for block in blocks("docs/maths.md", "python"):
+        name, code = re.fullmatch(r"# ([\w.]+)\n(.*)", block, re.DOTALL).groups()
+        module, *path = name.split(".")
+        source = inspect.getsource(reduce(getattr, path, importlib.import_module(f"initlab.{module}")))
+        assert any(indent(code, " " * depth) in source for depth in (4, 8, 12, 16)), f"{name} has no\n{code}"
+
+
+def test_links_within_the_pages_lead_somewhere() -> None:
+    """To a file that is there, and to one of its headings."""
+    for page in PAGES:
+        for link in re.findall(r"\]\((?!https?://)([^)]+)\)", (ROOT / page).read_text()):
+            name, _, heading = link.partition("#")
+            target = (ROOT / page).parent / name if name else ROOT / page
+            assert target.exists(), f"{page}: {link}"
+            headings = re.findall(r"^#+ (.*)", target.read_text(), re.MULTILINE) if heading else []
+            anchors = [re.sub(r"[^\w -]", "", words.lower()).replace(" ", "-") for words in headings]
+            assert not heading or heading in anchors, f"{page}: {link}"
 
 
 def test_ci_runs_the_readmes_two_commands() -> None:
