@@ -28,11 +28,11 @@ def composed(*overrides: str) -> DictConfig:
 
 
 @pytest.fixture(scope="module")
-def sections(project: Path) -> dict[str, str]:
+def sections() -> dict[str, str]:
     """{title up to its colon: text} of what it prints."""
     done = subprocess.run(
         [sys.executable, "train.py", "--help"],
-        cwd=project,
+        cwd=ROOT,
         env=environment(),
         capture_output=True,
         text=True,
@@ -103,11 +103,11 @@ def test_it_is_quick_to_read(sections: dict[str, str]) -> None:
 class Terminal:
     """A bash that somebody types at, in the project's root."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self) -> None:
         ours, theirs = pty.openpty()
         self.shell = subprocess.Popen(
             ["bash", "--norc", "--noprofile", "-i"],
-            cwd=folder,
+            cwd=ROOT,
             env=environment()
             | {
                 "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -144,10 +144,10 @@ class Terminal:
         os.close(self.file)
 
 
-def test_tab_in_a_real_shell(project: Path) -> None:
+def test_tab_in_a_real_shell() -> None:
     """As docs/quickstart.md has it: Tab, twice, lists what there is, or finishes a word, and nothing else is said."""
     (line,) = re.findall(r"^eval .*install=bash.*$", (ROOT / "docs" / "quickstart.md").read_text(), re.MULTILINE)
-    terminal = Terminal(project)
+    terminal = Terminal()
     try:
         assert terminal.type(f"{line}\n", "READY> ").count("\n") == 1  # its own echo
         shown = terminal.type("python train.py init=\t\t", "READY> python train.py init=")
@@ -167,13 +167,13 @@ def test_tab_in_a_real_shell(project: Path) -> None:
         ("-m init=kaiming,", set()),  # after a comma there is nothing, as the page says
     ],
 )
-def test_what_is_offered(typed: str, offered: set[str], project: Path) -> None:
+def test_what_is_offered(typed: str, offered: set[str]) -> None:
     """To bash and fish alike, with no noise."""
     line = f"python train.py {typed}"
     for shell in ("bash", "fish"):
         done = subprocess.run(
             [sys.executable, "train.py", "-sc", f"query={shell}"],
-            cwd=project,
+            cwd=ROOT,
             env=environment() | {"COMP_LINE": line, "COMP_POINT": str(len(line))},
             capture_output=True,
             text=True,

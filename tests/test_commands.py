@@ -1,0 +1,194 @@
+"""Every command of every page, and of --help, is run: here, in a project made small, or by another test.
+
+A new command in a page fails the first test until one of the tables has it.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import requests
+from conftest import ROOT, environment
+from servers import free_port
+from test_docs import PAGES, blocks
+
+# {command: a pattern of what it prints}; run to the letter, in this order, one after the other in one folder.
+HERE = {
+    "python train.py --help": "The five things people do most",
+    "python train.py --cfg job": "^replicas: 2$",
+    "python train.py init=normal --cfg job": "mode: one",
+    "dvc dag": r"\| normalize \|",
+    "python train.py -m init=kaiming,shifted_relu": r"(?s)#1 : init=shifted_relu\n.*recorded as sweep",
+    "python train.py -m 'init=glob(*)' seed=0,1": r"(?s)#0 : init=half seed=0\n.*job 8 of 8.*recorded as sweep",
+    "python train.py init=kaiming optimizer.lr=0.1 replicas=32": "recorded as run",
+    "python -m initlab.deliver": "nothing waits: the store has all of 11 runs",
+}
+
+# {command: (a shorter form of it, a pattern of what that prints)}
+SHORTER = {
+    "python -m benchmarks": ("python -m benchmarks step --rounds 1", r"^\| gathering the batch \|"),
+    "python tests/reliability.py": (
+        "python tests/reliability.py --times 1 --only test_read_idx_refuses && grep 'an IDX file' docs/reliability.md",
+        r"^\| an IDX file .* \| 8 \| nothing \|",
+    ),
+    "python train.py -sc install=fish | source": ("python train.py -sc install=fish", "^complete .*-a "),
+}
+
+# {command: (file, what stands in it that does the same)}
+ELSEWHERE = {
+    "pip install -c constraints.txt -e . && dvc repro": (".ci/run", "pip install -c constraints.txt -e . && dvc repro"),
+    "pip install -c constraints.txt -e .": (".ci/run", "pip install -c constraints.txt -e . &&"),
+    "pip install -c constraints.txt -e '.[dev]' && pytest": (
+        ".ci/run",
+        "pip install -c constraints.txt -e '.[dev]' && pytest",
+    ),
+    "pip install -c constraints.txt -e '.[bench]'": ("pyproject.toml", '"initlab[bench]"'),  # of dev, which CI installs
+    "python3 -m venv .venv && . .venv/bin/activate": (".ci/run", '-m venv "$environment"'),
+    "ruff format": (".ci/run", "ruff format --check ."),
+    "dvc repro": ("tests/test_pipeline.py", 'output = dvc(clone, "repro")'),
+    "dvc repro normalize": ("tests/test_pipeline.py", 'dvc(clone, "repro", "normalize")'),
+    "dvc repro -f normalize": ("tests/test_pipeline.py", 'dvc(made, "repro", "-f", "-s", "normalize")'),
+    "dvc repro -f lesson": ("tests/test_lesson.py", "lesson.main([str(raw), str(normalized_both), str(path)"),
+    "dvc repro -f download": ("tests/test_mnist.py", "def test_download_falls_through_to_the_next_mirror"),
+    "dvc status": ("tests/test_pipeline.py", 'dvc(clone, "status", "--json")'),
+    "dvc metrics show": ("tests/test_pipeline.py", 'dvc(clone, "metrics", "show")'),
+    "dvc metrics diff": ("tests/test_pipeline.py", 'dvc(clone, "metrics", "diff", "--json")'),
+    "dvc plots show": ("tests/test_pipeline.py", 'dvc(clone, "plots", "show")'),
+    "mlflow server": ("tests/servers.py", '"mlflow", "server"'),
+    "python train.py experiment=smoke": ("tests/test_docs.py", "test_the_quickstarts_commands_do_what_it_says"),
+    "python train.py -m init=normal,pytorch,kaiming model=deep replicas=4 trainer.max_epochs=3": (
+        "tests/test_docs.py",
+        "test_the_quickstarts_commands_do_what_it_says",
+    ),
+    "python train.py init=shifted_relu experiment=smoke seed=1": (
+        "tests/test_docs.py",
+        "test_the_quickstarts_commands_do_what_it_says",
+    ),
+    "python train.py -m init=normal,pytorch,kaiming model=deep": (
+        "docs/quickstart.md",  # whose lines that test runs
+        "python train.py -m init=normal,pytorch,kaiming model=deep replicas=4 trainer.max_epochs=3",
+    ),
+    "python train.py init=half": ("tests/test_docs.py", '"init=half"'),  # and the sweep of all variants, here
+    "python train.py -m init=kaiming,shifted_relu resume=true": ("tests/test_faults.py", '*words, "resume=true"]'),
+    'eval "$(python train.py -sc install=bash)"': ("tests/test_help.py", "test_tab_in_a_real_shell"),
+    "python train.py SAME OVERRIDES resume=true": ("tests/test_faults.py", 'words = (*ADAM, "resume=true")'),
+    "python train.py SAME OVERRIDES resume=RUN_ID": ("tests/test_faults.py", 'f"resume={run.info.run_id}"'),
+    "python train.py -m SAME OVERRIDES resume=true": ("tests/test_faults.py", 'words = ("-m", "init=lecun,kaiming,'),
+    "python -m initlab.report RUN_ID": ("tests/test_train.py", "report(project, parent.info.run_id)"),
+    "python -m initlab.replay RUN_ID": ("tests/test_replay.py", "replay.main([job.info.run_id]) == 0"),
+    "python -m initlab.replay --all RUN_ID": (
+        "tests/test_replay.py",
+        'replay.main(["--all", parent.info.run_id])',
+    ),
+    "python -m initlab.deliver FOLDER": ("tests/test_store.py", '"initlab.deliver", folder]'),
+    "python -m benchmarks side_by_side --rounds 3": ("tests/test_benchmarks.py", "test_every_peer_learns_the_same"),
+    "pytest --hypothesis-profile=long tests/test_fuzz.py": ("tests/conftest.py", 'register_profile("long"'),
+}
+
+UI = "mlflow ui"
+
+# {command: why no test runs it}
+NOT_RUN = {
+    "bash .ci/run": "it runs this test",
+    "uv pip compile --universal --python-version 3.11 --all-extras --no-header --no-annotate pyproject.toml "
+    "-o constraints.txt": "asks the package registry",
+    "pip-audit -r constraints.txt --no-deps": "asks a data base of vulnerabilities",
+}
+
+PROGRAMS = "python|python3|pip|pip-audit|uv|pytest|ruff|mypy|lint-imports|bash|git|dvc|mlflow|eval"
+
+
+def commands(page: str) -> set[str]:
+    """Each line of its sh blocks without its comment, and what it has between backticks that begins with a program."""
+    text = (ROOT / page).read_text()
+    lines = [re.sub(r"\s+#.*", "", line).strip() for block in blocks(page, "sh") for line in block.splitlines()]
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose)]
+    return {line for line in lines if line} | {span for span in spans if re.match(rf"({PROGRAMS}) \S", span)}
+
+
+def commands_of_help() -> set[str]:
+    text = (ROOT / "conf" / "hydra" / "help" / "initlab.yaml").read_text().replace("$$", "$")
+    return {line.strip() for line in re.findall(rf"(?:  |: )((?:{PROGRAMS}) .*)", text)}
+
+
+def test_every_command_is_in_a_table_and_every_table_is_true() -> None:
+    told = set().union(commands_of_help(), *map(commands, PAGES))
+    tables = {UI, *HERE, *SHORTER, *ELSEWHERE, *NOT_RUN}
+    # `python -m initlab.replay` in a sentence is a name, where other lines say what follows it.
+    told -= {name for name in told - tables if any(command.startswith(f"{name} ") for command in told)}
+    assert told - tables == set(), "told, and run by no test that a table names"
+    assert tables - told == set(), "told nowhere"
+    for command, (file, words) in ELSEWHERE.items():
+        assert words in (ROOT / file).read_text(), f"{command}: {file} no longer has {words}"
+
+
+@pytest.fixture(scope="module")
+def small(project: Path) -> Path:
+    """Two replicas, 128 steps, no pictures; three variants, and the one that docs/variants.md adds."""
+    for name, old, new in [
+        ("trainer/auto.yaml", "max_epochs: 8", "max_epochs: 1\nlimit_train_batches: 1"),
+        ("config.yaml", "replicas: 8", "replicas: 2"),
+        ("config.yaml", "report: true", "report: false"),
+    ]:
+        path = project / "conf" / name
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+    for path in (project / "conf" / "init").iterdir():
+        if path.stem not in ("kaiming", "normal", "shifted_relu"):
+            path.unlink()
+    (project / "conf" / "init" / "half.yaml").write_text(blocks("docs/variants.md", "yaml")[0])
+    return project
+
+
+def settings(**others: str) -> dict[str, str]:
+    """The environment of a shell in which the virtual environment is active."""
+    return environment() | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"} | others
+
+
+def run(line: str, folder: Path) -> str:
+    done = subprocess.run(["bash", "-c", line], cwd=folder, env=settings(), capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.parametrize("line", HERE)
+def test_it_runs(line: str, small: Path) -> None:
+    assert re.search(HERE[line], run(line, small), re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", SHORTER)
+def test_its_shorter_form_runs(command: str, small: Path) -> None:
+    line, printed = SHORTER[command]
+    assert re.search(printed, run(line, small), re.MULTILINE)
+
+
+def test_mlflow_ui_shows_the_runs_with_no_flags(small: Path) -> None:
+    """Those of the tests before. Only its port is another, since 5000 may be taken."""
+    port = str(free_port())
+    env = settings(MLFLOW_PORT=port, MLFLOW_WORKERS="1", MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
+    with (small / "ui.log").open("w") as log:
+        server = subprocess.Popen(
+            ["bash", "-c", UI], cwd=small, env=env, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        api, end = f"http://127.0.0.1:{port}/api/2.0/mlflow", time.monotonic() + 60
+        while True:
+            try:
+                found = requests.get(f"{api}/experiments/get-by-name?experiment_name=initlab", timeout=5)
+                break
+            except requests.ConnectionError:
+                assert server.poll() is None, (small / "ui.log").read_text()
+                assert time.monotonic() < end, (small / "ui.log").read_text()
+                time.sleep(0.1)
+        wanted = {"experiment_ids": [found.json()["experiment"]["experiment_id"]], "max_results": 1000}
+        runs = requests.post(f"{api}/runs/search", json=wanted, timeout=30).json()["runs"]
+        assert {run["info"]["run_name"] for run in runs} >= {"init=kaiming,shifted_relu", "init=half,seed=1"}
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait(60)
