@@ -34,7 +34,7 @@ SHORTER = {
     "python -m benchmarks": ("python -m benchmarks step --rounds 1", r"^\| gathering the batch \|"),
     "python tests/reliability.py": (
         "python tests/reliability.py --times 1 --only test_read_idx_refuses && grep 'an IDX file' docs/reliability.md",
-        r"^\| an IDX file .* \| 8 \| nothing \|",
+        r"^\| an IDX file .* \| \d+ \| nothing \|",
     ),
     "python train.py -sc install=fish | source": ("python train.py -sc install=fish", "^complete .*-a "),
 }
