@@ -77,7 +77,7 @@ class MlflowServer:
 
     @classmethod
     def ui(cls, project: Path, folder: Path, port: int) -> Self:
-        """`mlflow ui` in a project's root, told nothing but its port: by default 5000 may be taken. Its log: `folder`."""
+        """`mlflow ui` in a project's root, told nothing but its port, as 5000 may be taken. Its log is in `folder`."""
         server = cls("", folder, port)
         server._cwd = project
         server._command = [str(Path(sys.executable).with_name("mlflow")), "ui", "--port", str(port)]

@@ -5,16 +5,14 @@ A new command in a page fails the first test until one of the tables has it.
 
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-import requests
 from conftest import ROOT, environment
-from servers import free_port
+from mlflow import MlflowClient
+from servers import MlflowServer, free_port
 from test_docs import PAGES, blocks
 
 # {command: a pattern of what it prints}; run to the letter, in this order, one after the other in one folder.
@@ -168,27 +166,10 @@ def test_its_shorter_form_runs(command: str, small: Path) -> None:
     assert re.search(printed, run(line, small), re.MULTILINE)
 
 
-def test_mlflow_ui_shows_the_runs_with_no_flags(small: Path) -> None:
+def test_mlflow_ui_shows_the_runs_with_no_flags(small: Path, tmp_path: Path) -> None:
     """Those of the tests before. Only its port is another, since 5000 may be taken."""
-    port = str(free_port())
-    env = settings(MLFLOW_PORT=port, MLFLOW_WORKERS="1", MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
-    with (small / "ui.log").open("w") as log:
-        server = subprocess.Popen(
-            ["bash", "-c", UI], cwd=small, env=env, stdout=log, stderr=log, start_new_session=True
-        )
-    try:
-        api, end = f"http://127.0.0.1:{port}/api/2.0/mlflow", time.monotonic() + 60
-        while True:
-            try:
-                found = requests.get(f"{api}/experiments/get-by-name?experiment_name=initlab", timeout=5)
-                break
-            except requests.ConnectionError:
-                assert server.poll() is None, (small / "ui.log").read_text()
-                assert time.monotonic() < end, (small / "ui.log").read_text()
-                time.sleep(0.1)
-        wanted = {"experiment_ids": [found.json()["experiment"]["experiment_id"]], "max_results": 1000}
-        runs = requests.post(f"{api}/runs/search", json=wanted, timeout=30).json()["runs"]
-        assert {run["info"]["run_name"] for run in runs} >= {"init=kaiming,shifted_relu", "init=half,seed=1"}
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait(60)
+    with MlflowServer.ui(small, tmp_path, free_port()) as server:
+        client = MlflowClient(server.uri)
+        experiment = client.get_experiment_by_name("initlab")
+        names = {run.info.run_name for run in client.search_runs([experiment.experiment_id], max_results=1000)}
+    assert names >= {"init=kaiming,shifted_relu", "init=half,seed=1"}

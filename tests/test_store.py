@@ -16,7 +16,7 @@ from mlflow.entities import Run
 from servers import MlflowServer, free_port, postgres
 from sqlalchemy import NullPool, create_engine, text
 
-from initlab import deliver, store, track
+from initlab import deliver, hooks, store, sweep, track
 from initlab.journal import Journal
 
 CONFIG = {"seed": 0, "replicas": 2}
@@ -262,3 +262,16 @@ def test_a_server_that_is_down(train: Train, project: Path) -> None:
     assert done.stderr.startswith("error: tracking.uri: no MLflow store answers at 127.0.0.1:")
     assert done.stderr.count("\n") == 1
     assert sorted(project.iterdir()) == before
+
+
+@pytest.mark.fault(
+    "the server goes away before a sweep's results are told", "one line says so; `resume=true` ends the sweep"
+)
+def test_a_server_that_is_lost_at_the_end_of_a_sweep(server: tuple[MlflowServer, str], tmp_path: Path) -> None:
+    parent = sweep.Sweep(uri=server[0].uri, experiment="initlab", folder=str(tmp_path), name="lost")
+    server[0].kill()
+    try:
+        with pytest.raises(SystemExit, match=r"does not answer: .*; once it is back, this ends the sweep: the same"):
+            hooks.Record(str(tmp_path)).end(parent)
+    finally:
+        server[0].start()

@@ -1,0 +1,50 @@
+"""A bar while a long epoch lasts, on a terminal; nothing but lines where there is none."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+from conftest import Train, environment
+
+# An epoch that takes longer than a second, after which the bar is shown.
+LONG = ("trainer=cpu", "trainer.max_epochs=1", "replicas=16", "model.hidden=[100,100]")
+
+
+def on_a_terminal(words: tuple[str, ...], cwd: Path) -> str:
+    """What a terminal shows of `python train.py ...`."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
+    command = [sys.executable, "train.py", *words]
+    process = subprocess.Popen(command, cwd=cwd, env=environment(), stdout=theirs, stderr=theirs, stdin=theirs)
+    os.close(theirs)
+    shown = b""
+    try:
+        while piece := os.read(ours, 4096):
+            shown += piece
+    except OSError:  # Linux says so when the other side is closed
+        pass
+    os.close(ours)
+    assert process.wait(60) == 0
+    return shown.decode()
+
+
+def test_an_epoch_is_told_while_it_lasts(project: Path) -> None:
+    shown = on_a_terminal(LONG, project)
+    steps = [int(step) for step in re.findall(r"epoch 1/1: .* (\d+)/781 ", shown)]
+    assert steps == sorted(steps)
+    assert 0 < steps[0] < 781
+    assert re.search(r"\r *\repoch 1/1 ", shown)  # wiped out before the epoch's line is printed
+
+
+def test_a_file_gets_no_bar(train: Train) -> None:
+    done = train(*LONG)
+    assert "\r" not in done.stdout
+    assert done.stderr == ""
+
+
+def test_a_terminal_gets_none_if_the_log_is_off(project: Path) -> None:
+    assert "781" not in on_a_terminal((*LONG, "hydra/job_logging=disabled"), project)
