@@ -11,20 +11,11 @@ from conftest import Train, command
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.models import Model
+from test_docs import blocks
 
 from initlab import mnist, track
 
 WORDS = ("init=kaiming", "experiment=smoke", "trainer=cpu", "model.hidden=[20]")
-
-LOAD = """
-import sys
-import mlflow, numpy as np
-mlflow.set_tracking_uri(sys.argv[1])
-model = mlflow.pyfunc.load_model(sys.argv[2])
-import initlab
-print(initlab.__file__)
-np.save(sys.argv[4], model.predict(np.load(sys.argv[3])))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +27,17 @@ def place(project: Path) -> tuple[MlflowClient, Run]:
     return client, run
 
 
-def test_it_predicts_what_was_tested(place: tuple[MlflowClient, Run], raw: Path, tmp_path: Path) -> None:
-    """Every replica's test accuracy, to the image, from the pixels of MNIST's own file, in another process."""
+def test_it_predicts_what_was_tested(place: tuple[MlflowClient, Run], project: Path, raw: Path, tmp_path: Path) -> None:
+    """Every replica's test accuracy, to the image, from the pixels of MNIST's own file, as the page loads it."""
     client, run = place
     pixels, labels = mnist.read_pair(raw, "t10k")
     np.save(tmp_path / "pixels.npy", pixels.numpy())
-    words = [client.tracking_uri, "models:/initlab-kaiming/1", str(tmp_path / "pixels.npy"), str(tmp_path / "digits")]
-    done = command([sys.executable, "-I", "-c", LOAD, *words], tmp_path)
-    assert Path(done.stdout.strip()).parts[-4:] == ("artifacts", "code", "initlab", "__init__.py")  # the model's own
+    (code,) = blocks("docs/tracker.md", "python")
+    code = f"import numpy, sys\npixels = numpy.load(sys.argv[1])\n{code}\nnumpy.save(sys.argv[2], digits)\n"
+    code += "print(sys.modules['initlab'].__file__)"
+    words = [sys.executable, "-I", "-c", code, str(tmp_path / "pixels.npy"), str(tmp_path / "digits")]
+    used = Path(command(words, project).stdout.strip())
+    assert used.parts[-4:] == ("artifacts", "code", "initlab", "__init__.py")  # the model's own
     right = (np.load(tmp_path / "digits.npy") == labels.numpy()[:, None]).sum(0)
     table = pd.read_csv(client.download_artifacts(run.info.run_id, "replicas.csv", str(tmp_path)))
     tested = table["test/accuracy"].dropna().to_numpy() * len(labels)
