@@ -47,10 +47,10 @@ def build(cfg: DictConfig, folder: Path) -> "tuple[Trainer, lit.Network, loader.
     facts = mnist.read_facts(images.folder)
     if 1 < network.loss.outputs < facts["classes"]:
         raise ValueError(f"loss.outputs is {network.loss.outputs}; the data has {facts['classes']} classes")
-    pinned = mnist.pinned()
+    pinned = mnist.pinned(cfg.data.pin)
     if pinned not in (None, facts["raw"]):
         raise ValueError(
-            f"{images.folder} was made of data {facts['raw']}; data.dvc pins {pinned}: dvc repro normalize"
+            f"{images.folder} was made of data {facts['raw']}; {cfg.data.pin} pins {pinned}: dvc repro normalize"
         )
     return trainer, network, images
 
@@ -65,7 +65,8 @@ def train(config: Mapping[str, Any], run: track.Run) -> float:
         return run.journal.last("val/accuracy")
     trainer, network, images = build(OmegaConf.create(dict(config)), run.folder)
     facts = mnist.read_facts(images.folder)
-    run.begin(origin.here(facts, trainer.strategy.root_device), {"name": images.folder.name, "facts": facts})
+    data = {"name": images.folder.name, "source": config["data"]["pin"] or str(images.folder), "facts": facts}
+    run.begin(origin.here(facts, trainer.strategy.root_device), data)
     network.record = run.log
     last = run.folder / track.LAST
     if last.exists() and not run.journal.entries:

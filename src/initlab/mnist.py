@@ -1,4 +1,4 @@
-"""MNIST: download, verify, read, split, normalise. The DVC stages call it:
+"""MNIST, and what comes in files like its: download, verify, read, split, normalise. The DVC stages call it:
 
 python -m initlab.mnist download conf/data/source/mnist.yaml mirror
 python -m initlab.mnist normalize data/raw data/normalized conf/data/mnist.yaml conf/data/mnist_60k.yaml
@@ -17,16 +17,16 @@ from pathlib import Path
 
 import torch
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from yaml import YAMLError
 
 CLASSES = 10
 SPLITS = ("train", "validation", "test")
 FACTS = {"raw": str, "scale": float, "mean": float, "std": float, "inputs": int, "classes": int, "splits": dict}
 SPLIT_FACTS = {"images": int, "mean": float, "std": float, "sha256": str}
 SCALES = 1e-300, 1e300  # pixels divided by less, or by more, are out of a float's range
-# DVC takes a copy that is read-only for whole; of others it takes the hash, and throws away what is damaged.
-RESTORE = "chmod -R u+w .dvc/cache && dvc repro -f data.dvc"
 PREFIXES = ("train", "t10k")
 IMAGES, LABELS = "{}-images-idx3-ubyte.gz", "{}-labels-idx1-ubyte.gz"
 
@@ -114,30 +114,39 @@ def read_pair(folder: Path, prefix: str) -> tuple[Tensor, Tensor]:
 
 
 def pin(folder: Path) -> str:
-    """The hash of the four files together that DVC gives a directory, and `data.dvc` pins: MD5 of their listing."""
+    """The hash of the four files together that DVC gives a directory, and a .dvc file pins: MD5 of their listing."""
     names = sorted(name for prefix in PREFIXES for name in (IMAGES.format(prefix), LABELS.format(prefix)))
     listing = [{"md5": _digest(folder / name, "md5"), "relpath": name} for name in names]
     return f"{hashlib.md5(json.dumps(listing).encode(), usedforsecurity=False).hexdigest()}.dir"
 
 
-def pinned() -> str | None:
-    """The hash of the data that the project here pins, in data.dvc; None if it has none."""
-    return OmegaConf.load("data.dvc").outs[0].md5 if Path("data.dvc").is_file() else None
+def pinned(by: str | None) -> str | None:
+    """The hash of the data that this .dvc file pins; None if none is named: then all data are right."""
+    if by is None:
+        return None
+    try:
+        return OmegaConf.load(by).outs[0].md5
+    except (OSError, YAMLError, OmegaConfBaseException, AttributeError, TypeError) as error:
+        raise DataError(f"data.pin is {by!r}; expected null, or the name of a .dvc file that is here") from error
 
 
-def refuse_unpinned(folder: Path) -> None:
-    """Raises DataError if the files are not the ones that the project's data.dvc pins; without one all are right."""
-    expected = pinned()
+def refuse_unpinned(folder: Path, by: str | None) -> None:
+    """Raises DataError if the files are not the ones that this .dvc file pins."""
+    expected = pinned(by)
     if expected is None:
         return
+    # DVC takes a copy that is read-only for whole; of others it takes the hash, and throws away what is damaged.
+    # An import is made again; files that were added are taken from the cache: to add them again would pin the damage.
+    again = "repro" if "deps" in OmegaConf.load(str(by)) else "checkout"
+    restore = f"chmod -R u+w .dvc/cache && dvc {again} -f {by}"
     try:
         found = pin(folder)
     except OSError as error:
-        raise DataError(f"{error.filename}: {error.strerror}; get it back with: {RESTORE}") from error
+        raise DataError(f"{error.filename}: {error.strerror}; get it back with: {restore}") from error
     if found != expected:
         raise DataError(
-            f"{folder} holds data {found}; data.dvc pins {expected}: a file, or DVC's copy of it, is damaged, or of "
-            f"another version; get them back with: {RESTORE}"
+            f"{folder} holds data {found}; {by} pins {expected}: a file, or DVC's copy of it, is damaged, or of "
+            f"another version; get them back with: {restore}"
         )
 
 
@@ -290,9 +299,9 @@ def main(arguments: Sequence[str]) -> None:
             config = OmegaConf.load(source)
             download(config.mirrors, config.files, Path(folder))
         case ["normalize", raw, out, *regimes]:
-            refuse_unpinned(Path(raw))
             for regime in map(Path, regimes):
                 config = OmegaConf.load(regime)
+                refuse_unpinned(Path(raw), config.pin)
                 facts = normalize(Path(raw), Path(out, regime.stem), validation=config.validation, scale=config.scale)
                 print(_report(regime.stem, facts))
         case _:

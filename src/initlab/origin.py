@@ -12,8 +12,6 @@ from typing import Any
 
 import torch
 
-from initlab import mnist
-
 PARTS = ("code", "data", "packages", "machine")
 Origin = dict[str, dict[str, str]]
 
@@ -85,15 +83,12 @@ def differences(
 
 
 def tags() -> dict[str, str]:
-    """The commit, whether anything was changed since, and the data that data.dvc pins; what can't be known is out."""
+    """The commit, whether anything was changed since, and the pipeline's results; what can't be known is out."""
     found = {}
     commit = git("rev-parse", "HEAD")
     if commit is not None:
         dirty = bool(git("status", "--porcelain"))
         found = {"git.commit": commit, "mlflow.source.git.commit": commit, "git.dirty": str(dirty)}
-    pinned = mnist.pinned()
-    if pinned is not None:
-        found["data.md5"] = pinned
     if Path("dvc.lock").is_file():
         found["dvc.lock.md5"] = hashlib.md5(Path("dvc.lock").read_bytes(), usedforsecurity=False).hexdigest()
     return found

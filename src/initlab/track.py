@@ -62,7 +62,7 @@ class Run:
         return self.journal.facts["status"] == "FINISHED"
 
     def begin(self, found: origin.Origin, data: Mapping[str, Any]) -> None:
-        """Notes where the run comes from, and the data set {"name", "facts"}, as its input.
+        """Notes where the run comes from, and the data set {"name", "source", "facts"}, as its input.
 
         Raises ValueError if it began as something else, before it was interrupted.
         """
@@ -72,6 +72,7 @@ class Run:
             self.keep(ORIGIN, found)
         with store.asked(self.place):
             self.client.log_inputs(self.run_id, datasets=[_dataset(data)])
+            self.client.set_tag(self.run_id, "data.md5", data["facts"]["raw"])
             self.client.set_tag(self.run_id, "device", found["machine"]["device"])
 
     def log(self, values: Mapping[int, Mapping[str, np.ndarray]]) -> None:
@@ -336,7 +337,7 @@ def _dataset(data: Mapping[str, Any]) -> DatasetInput:
         name=data["name"],
         digest=data["facts"]["raw"].removesuffix(".dir"),
         source_type="local",
-        source=json.dumps({"uri": "data.dvc"}),
+        source=json.dumps({"uri": data["source"]}),
         profile=json.dumps(profile | {key: data["facts"][key] for key in ("mean", "std", "inputs", "classes")}),
     )
     return DatasetInput(entity, [InputTag("mlflow.data.context", "training")])
