@@ -163,6 +163,26 @@ def test_images_and_labels_must_agree(raw: Path, tmp_path: Path) -> None:
         mnist.split(tmp_path, None)
 
 
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [("outs: [{md5: ab.dir}]", "ab.dir"), ("outs: []", None), ("outs: 1", None), ("[", None), (None, None)],
+)
+def test_a_pin_is_read_or_refused(content: str | None, expected: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "data.dvc"
+    if content is not None:
+        path.write_text(content)
+    if expected is not None:
+        assert mnist.pinned(str(path)) == expected
+    else:
+        with pytest.raises(mnist.DataError, match=f"data.pin is '{path}'; expected null, or the name of a .dvc file"):
+            mnist.pinned(str(path))
+
+
+def test_no_pin_is_no_promise(raw: Path) -> None:
+    assert mnist.pinned(None) is None
+    mnist.refuse_unpinned(raw, None)
+
+
 @pytest.mark.parametrize("validation", [0, 60_000, -1, "many"])
 def test_split_refuses(raw: Path, validation: Any) -> None:
     with pytest.raises(mnist.DataError, match=f"validation is {validation!r}"):

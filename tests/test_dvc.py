@@ -1,0 +1,274 @@
+"""What docs/dvc.md and docs/data.md say, done: each command as it stands, in a clone whose data are few and made up."""
+
+import gzip
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from hashlib import md5
+from pathlib import Path
+
+import numpy as np
+import pytest
+import requests
+from conftest import ROOT, command, environment, fresh_clone
+from mlflow import MlflowClient
+from omegaconf import OmegaConf
+from servers import LIMIT, free_port
+from test_docs import blocks
+from test_mnist import Quiet, idx, server
+from test_pipeline import damage, dvc, edit, git
+from torchvision.datasets import FashionMNIST
+
+(BACK,) = re.findall("`(git checkout .*?)`", (ROOT / "docs" / "dvc.md").read_text())
+COMMANDS = {page: "\n".join(blocks(f"docs/{page}.md", "sh")) for page in ("dvc", "data")}
+
+
+def run(folder: Path, page: str, start: str, *, count: int = 1) -> str:
+    """Runs those commands of the page that start so, as a person would type them; gives what they print."""
+    lines = re.findall(rf"^{re.escape(start)}(?:.*\\\n)*.*", COMMANDS[page], re.MULTILINE)
+    assert len(lines) == count
+    return shell(folder, "\n".join(lines))
+
+
+def shell(folder: Path, text: str) -> str:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return command(["env", f"PATH={path}", "sh", "-ec", text], folder).stdout
+
+
+def make_files(folder: Path, *, train: int, test: int, seed: int) -> dict[str, str]:
+    """Four files like MNIST's: noise, brighter the higher the digit. Gives {name: MD5}."""
+    random = np.random.default_rng(seed)
+    folder.mkdir(exist_ok=True)
+    for prefix, count in (("train", train), ("t10k", test)):
+        labels = random.integers(10, size=count, dtype=np.uint8)
+        images = random.integers(100, size=(count, 28, 28), dtype=np.uint8) + 15 * labels[:, None, None]
+        for name, values in (("images-idx3", images), ("labels-idx1", labels)):
+            content = idx(*values.shape, body=values.tobytes())
+            (folder / f"{prefix}-{name}-ubyte.gz").write_bytes(gzip.compress(content, mtime=0))
+    return {path.name: md5(path.read_bytes()).hexdigest() for path in folder.glob("*.gz")}
+
+
+def source(path: Path, mirror: str, files: dict[str, str]) -> None:
+    """Makes a description of where data come from one of these files."""
+    config = OmegaConf.load(path)
+    assert config.files.keys() == files.keys()
+    OmegaConf.save({"mirrors": [mirror], "files": files}, path)
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    """Of all files but README.md, which DVC leaves alone."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "README.md"]
+    return {path.relative_to(folder): path.read_bytes() for path in files}
+
+
+def commit(clone: Path) -> None:
+    git(clone, "add", "--all")
+    git(clone, "-c", "user.name=a", "-c", "user.email=a@example.org", "commit", "--quiet", "--message=more")
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project with 1,000 training images and a short training; everything before it is made and committed."""
+    clone = fresh_clone(tmp_path_factory.mktemp("clone"))
+    files = make_files(clone / "mirror", train=1200, test=300, seed=0)
+    source(clone / "conf" / "data" / "source" / "mnist.yaml", "http://127.0.0.1:9/", files)
+    edit(clone / "conf" / "data" / "mnist.yaml", "validation: 10000", "validation: 200")
+    edit(clone / "conf" / "trainer" / "auto.yaml", "max_epochs: 8", "max_epochs: 1")
+    edit(clone / "conf" / "model" / "deep.yaml", "[50, 50, 50, 50, 50, 50, 50, 50]", "[10, 10, 10]")
+    edit(clone / "dvc.yaml", "--draws 1000", "--draws 2")
+    dvc(clone, "repro", "lesson")
+    commit(clone)
+    return clone
+
+
+@pytest.fixture(scope="module")
+def pair(clone: Path) -> Path:
+    """The clone, after the page's experiment of two variants."""
+    output = run(clone, "dvc", "dvc exp run -n pair")
+    assert output.count("Running stage") == 2  # train, report
+    return clone
+
+
+def test_an_experiment_trains_what_it_names(pair: Path) -> None:
+    metrics = {path.stem for path in (pair / "report" / "metrics").iterdir()}
+    assert metrics == {"init=kaiming,model=deep", "init=pytorch,model=deep"}
+    runs = json.loads((pair / "results" / "runs.json").read_text())
+    assert {run["config"]["replicas"] for run in runs.values()} == {16}
+    changed = json.loads(dvc(pair, "params", "diff", "--json"))
+    assert changed == {
+        "params.yaml": {
+            "init": {"old": "glob(*)", "new": "kaiming,pytorch"},
+            "model": {"old": "shallow,deep", "new": "deep"},
+        },
+        "conf/config.yaml": {"replicas": {"old": 8, "new": 16, "diff": 8}},
+    }
+
+
+def test_the_table_of_experiments(pair: Path) -> None:
+    table = run(pair, "dvc", "dvc exp show").splitlines()
+    header, *rows = (line.split() for line in table if not line.startswith(" ─"))
+    metrics = [f"report/metrics/init={variant},model=deep.json:test/accuracy" for variant in ("kaiming", "pytorch")]
+    assert header == ["Experiment", "Created", *metrics, "replicas", "init", "model"]
+    (row,) = (row for row in rows if "[pair]" in row)
+    assert row[-3:] == ["16", "kaiming,pytorch", "deep"]
+
+
+def test_comparisons_with_the_last_commit(pair: Path) -> None:
+    """The committed results are those of the whole of MNIST."""
+    shown = run(pair, "dvc", "dvc metrics show").splitlines()
+    assert [line.split()[0] for line in shown] == [
+        "Path",
+        "report/metrics/init=kaiming,model=deep.json",
+        "report/metrics/init=pytorch,model=deep.json",
+    ]
+    for name in ("test/accuracy", "test/accuracy.ci95", "train/loss", "val/loss.ci95"):
+        assert name in shown[0].split()
+    (line,) = re.findall(r"^.*kaiming,model=deep.json +test/accuracy  .*$", run(pair, "dvc", "dvc metrics diff"), re.M)
+    old, new, change = map(float, line.split()[2:])
+    assert old > 0.95
+    assert change == pytest.approx(new - old, abs=1e-5)
+    assert re.search(r"conf/config.yaml +replicas +8 +16", run(pair, "dvc", "dvc params diff"))
+    for what, revisions in (("show", {"workspace"}), ("diff", {"HEAD", "workspace"})):
+        address = run(pair, "dvc", f"dvc plots {what}").strip()
+        page = Path(address.removeprefix("file://")).read_text()
+        assert page.count("vega-lite/v5.json") == 3
+        assert set(re.findall(r'"rev": "(\w+)"', page)) == revisions
+    assert git(pair, "status", "--porcelain", "dvc_plots") == ""
+
+
+def test_there_and_back(pair: Path) -> None:
+    """From an experiment to the last commit, and the other way."""
+    commit(pair)
+    made = contents(pair / "report"), contents(pair / "results")
+    (pair / "report" / "metrics" / "init=normal,model=deep.json").write_text("{}")  # as another experiment leaves it
+    (pair / "results" / "replicas.csv").unlink()
+    shell(pair, BACK)
+    assert (contents(pair / "report"), contents(pair / "results")) == made
+    assert git(pair, "status", "--porcelain") == ""
+    branch = git(pair, "branch", "--show-current").strip()
+    git(pair, "checkout", "--quiet", "HEAD~1")
+    dvc(pair, "exp", "apply", "pair")
+    assert (contents(pair / "report"), contents(pair / "results")) == made
+    git(pair, "checkout", "--quiet", "--force", branch)
+    assert "Data and pipelines are up to date" in dvc(pair, "status")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("init=kaimming", "Could not find 'init/kaimming'"),
+        ("conf/config.yaml:replica=2", "Key 'replica' is not in struct"),
+        ("init=kaiming,pytorch", "Sweep overrides can't be used without `--queue`"),
+        ("conf/init/kaiming.yaml:activation.leak=0.1", "Interpolation key 'init.activation.leak' not found"),
+    ],
+)
+def test_settings_that_are_refused(setting: str, message: str, pair: Path) -> None:
+    done = command([sys.executable, "-m", "dvc", "exp", "run", "-S", setting], pair, check=False)
+    shell(pair, BACK)
+    assert done.returncode != 0
+    assert message in done.stderr
+
+
+# Remotes
+
+
+def pulled(clone: Path, folder: Path) -> None:
+    """Another clone, which lacks even mirror/, pulls, and has all that was made; nothing is left to do."""
+    commit(clone)
+    git(clone.parent, "clone", "--quiet", str(clone), str(folder))
+    shutil.rmtree(folder / "mirror")
+    run(folder, "dvc", "dvc pull")
+    for name in ("data/raw", "data/normalized", "results", "report"):
+        assert contents(folder / name) == contents(clone / name) != {}
+    assert "Data and pipelines are up to date" in dvc(folder, "repro", "--pull")
+
+
+def test_a_folder_as_remote(pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(COMMANDS, "dvc", COMMANDS["dvc"].replace("/mnt/storage/initlab", str(tmp_path / "storage")))
+    run(pair, "dvc", "dvc remote add -d storage")
+    assert re.search(r"\d+ files pushed", shell(pair, "dvc push"))
+    pulled(pair, tmp_path / "clone")
+
+
+@pytest.fixture
+def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of an S3 server on 127.0.0.1 with an empty bucket, `initlab`; and keys in the environment."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "me")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    words = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with (tmp_path / "moto.log").open("w") as log:
+        process = subprocess.Popen(words, env=environment(), stdout=log, stderr=log)
+    try:
+        wait_until_it_listens(process, tmp_path / "moto.log")
+        requests.put(f"{address}/initlab", timeout=LIMIT).raise_for_status()
+        yield address
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_until_it_listens(process: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + LIMIT
+    while "Running on" not in log.read_text():
+        if process.poll() is not None or time.monotonic() > end:
+            raise RuntimeError(log.read_text())
+        time.sleep(0.05)
+
+
+def test_s3_as_remote(pair: Path, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(COMMANDS, "dvc", COMMANDS["dvc"].replace("http://127.0.0.1:9000", s3))
+    run(pair, "dvc", "dvc remote add -d s3")
+    run(pair, "dvc", "dvc remote modify s3")
+    assert re.search(r"\d+ files pushed", shell(pair, "dvc push"))
+    pulled(pair, tmp_path / "clone")
+
+
+# Another data set
+
+
+def test_fashion_mnist_as_the_page_adds_it(tmp_path: Path) -> None:
+    """Its files are made up here, and come from a server on loopback; its checksums are torchvision's."""
+    clone = fresh_clone(tmp_path / "clone")
+    made = make_files(tmp_path / "served", train=1200, test=300, seed=1)
+    where, what = blocks("docs/data.md", "yaml")
+    described, config = (clone / f"conf/data/{name}fashion_mnist.yaml" for name in ("source/", ""))
+    described.write_text(where)
+    config.write_text(what)
+    assert dict(FashionMNIST.resources) == OmegaConf.load(described).files
+    assert FashionMNIST.mirrors == OmegaConf.load(described).mirrors
+    edit(config, "validation: 10000", "validation: 200")
+    with server(partial(Quiet, directory=str(tmp_path / "served"))) as mirror:
+        source(described, mirror, made)
+        output = shell(clone, COMMANDS["data"])
+    assert re.search(r"fashion_mnist: .* 10 classes\n +train +1000 x 784", output)
+    assert "recorded as run" in output
+    commit(clone)
+
+    pin = OmegaConf.load(clone / "data" / "fashion_mnist_raw.dvc").outs[0].md5
+    client = MlflowClient(f"sqlite:///{clone}/mlflow.db")
+    (run,) = client.search_runs(["1"])
+    assert run.data.tags["data.md5"] == pin
+    (data,) = run.inputs.dataset_inputs
+    assert (data.dataset.name, json.loads(data.dataset.source)) == (
+        "fashion_mnist",
+        {"uri": "data/fashion_mnist_raw.dvc"},
+    )
+    assert run.data.metrics["test/accuracy"] > 0.2  # better than guessing
+
+    file = clone / "data" / "fashion_mnist_raw" / "t10k-labels-idx1-ubyte.gz"
+    whole = file.read_bytes()
+    damage(file)
+    words = "-m initlab.mnist normalize data/fashion_mnist_raw data conf/data/fashion_mnist.yaml"
+    done = command([sys.executable, *words.split()], clone, check=False)
+    (advice,) = re.findall(r"data/fashion_mnist_raw.dvc pins \w+.dir: .* get them back with: (.*)", done.stderr)
+    shell(clone, advice)
+    assert file.read_bytes() == whole
+    assert "Data and pipelines are up to date" in dvc(clone, "status", "normalize_fashion_mnist")
