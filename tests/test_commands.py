@@ -15,6 +15,21 @@ from mlflow import MlflowClient
 from servers import MlflowServer, free_port
 from test_docs import PAGES, blocks
 
+PROGRAMS = "python|python3|pip|pip-audit|uv|pytest|ruff|mypy|lint-imports|bash|git|dvc|mlflow|eval"
+
+
+def commands(page: str) -> set[str]:
+    """Each line of its sh blocks without its comment, and what it has between backticks that begins with a program."""
+    text = (ROOT / page).read_text()
+    whole = [re.sub(r" *\\\n *", " ", block) for block in blocks(page, "sh")]
+    lines = [re.sub(r"\s+#.*", "", line).strip() for block in whole for line in block.splitlines()]
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose)]
+    return {line for line in lines if line} | {span for span in spans if re.match(rf"({PROGRAMS}) \S", span)}
+
+
+FASHION = commands("docs/data.md") - {"dvc push", "dvc repro normalize", "dvc repro normalize_fashion_mnist"}
+
 # {command: a pattern of what it prints}; run to the letter, in this order, one after the other in one folder.
 HERE = {
     "python train.py --help": "The five things people do most",
@@ -45,7 +60,7 @@ ELSEWHERE = {
         ".ci/run",
         "pip install -c constraints.txt -e '.[dev]' && pytest",
     ),
-    "pip install -c constraints.txt -e '.[bench]'": ("pyproject.toml", '"initlab[bench]"'),  # of dev, which CI installs
+    "pip install -c constraints.txt -e '.[bench]'": ("pyproject.toml", '"initlab[bench,s3]"'),  # of dev, which CI installs
     "python3 -m venv .venv && . .venv/bin/activate": (".ci/run", '-m venv "$environment"'),
     "ruff format": (".ci/run", "ruff format --check ."),
     "dvc repro": ("tests/test_pipeline.py", 'output = dvc(clone, "repro")'),
@@ -84,6 +99,35 @@ ELSEWHERE = {
         'replay.main(["--all", parent.info.run_id])',
     ),
     "python -m initlab.deliver FOLDER": ("tests/test_store.py", '"initlab.deliver", folder]'),
+    "dvc params diff": ("tests/test_dvc.py", 'run(pair, "dvc", "dvc params diff")'),
+    "dvc metrics diff v1 v2": ("tests/test_dvc.py", 'run(pair, "dvc", "dvc metrics diff")'),
+    "dvc plots diff": ("tests/test_dvc.py", 'run(pair, "dvc", f"dvc plots {what}")'),
+    "dvc exp run -n pair -S 'init=\"kaiming,pytorch\"' -S model=deep -S conf/config.yaml:replicas=16": (
+        "tests/test_dvc.py",
+        'run(clone, "dvc", "dvc exp run -n pair")',
+    ),
+    "dvc exp show --only-changed --keep '.*(kaiming|pytorch),model=deep.*test/accuracy$' "
+    "--drop 'report|results|src|data'": (
+        "tests/test_dvc.py",
+        'run(pair, "dvc", "dvc exp show")',
+    ),
+    "git checkout . && git clean -fq report && dvc checkout": ("tests/test_dvc.py", "shell(pair, BACK)"),
+    "dvc exp apply pair": ("tests/test_dvc.py", "def test_there_and_back"),
+    "dvc remote add -d storage /mnt/storage/initlab": (
+        "tests/test_dvc.py",
+        'run(pair, "dvc", "dvc remote add -d storage")',
+    ),
+    "dvc remote add -d s3 s3://initlab/dvc": ("tests/test_dvc.py", 'run(pair, "dvc", "dvc remote add -d s3")'),
+    "dvc remote modify s3 endpointurl http://127.0.0.1:9000": (
+        "tests/test_dvc.py",
+        'run(pair, "dvc", "dvc remote modify s3")',
+    ),
+    "dvc push": ("tests/test_dvc.py", 'shell(pair, "dvc push")'),
+    "dvc pull": ("tests/test_dvc.py", 'run(folder, "dvc", "dvc pull")'),
+    "dvc repro normalize_fashion_mnist": ("tests/test_dvc.py", 'dvc(clone, "status", "normalize_fashion_mnist")'),
+    "pip install -c constraints.txt -e '.[s3]'": ("pyproject.toml", '"initlab[bench,s3]"'),  # of dev
+    "python train.py init=kaiming tracking.register=true": ("tests/test_model.py", '"tracking.register=true"'),
+    **dict.fromkeys(FASHION, ("tests/test_dvc.py", 'shell(clone, COMMANDS["data"])')),  # that page as it stands
     "python -m benchmarks side_by_side --rounds 3": ("tests/test_benchmarks.py", "test_every_peer_learns_the_same"),
     "pytest --hypothesis-profile=long tests/test_fuzz.py": ("tests/conftest.py", 'register_profile("long"'),
 }
@@ -97,17 +141,6 @@ NOT_RUN = {
     "-o constraints.txt": "asks the package registry",
     "pip-audit -r constraints.txt --no-deps": "asks a data base of vulnerabilities",
 }
-
-PROGRAMS = "python|python3|pip|pip-audit|uv|pytest|ruff|mypy|lint-imports|bash|git|dvc|mlflow|eval"
-
-
-def commands(page: str) -> set[str]:
-    """Each line of its sh blocks without its comment, and what it has between backticks that begins with a program."""
-    text = (ROOT / page).read_text()
-    lines = [re.sub(r"\s+#.*", "", line).strip() for block in blocks(page, "sh") for line in block.splitlines()]
-    prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
-    spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose)]
-    return {line for line in lines if line} | {span for span in spans if re.match(rf"({PROGRAMS}) \S", span)}
 
 
 def commands_of_help() -> set[str]:
