@@ -60,7 +60,7 @@ ELSEWHERE = {
         ".ci/run",
         "pip install -c constraints.txt -e '.[dev]' && pytest",
     ),
-    "pip install -c constraints.txt -e '.[bench]'": ("pyproject.toml", '"initlab[bench,s3]"'),  # of dev, which CI installs
+    "pip install -c constraints.txt -e '.[bench]'": ("pyproject.toml", '"initlab[bench,s3]"'),  # of dev
     "python3 -m venv .venv && . .venv/bin/activate": (".ci/run", '-m venv "$environment"'),
     "ruff format": (".ci/run", "ruff format --check ."),
     "dvc repro": ("tests/test_pipeline.py", 'output = dvc(clone, "repro")'),
@@ -69,9 +69,9 @@ ELSEWHERE = {
     "dvc repro -f lesson": ("tests/test_lesson.py", "lesson.main([str(raw), str(normalized_both), str(path)"),
     "dvc repro -f download": ("tests/test_mnist.py", "def test_download_falls_through_to_the_next_mirror"),
     "dvc status": ("tests/test_pipeline.py", 'dvc(clone, "status", "--json")'),
-    "dvc metrics show": ("tests/test_pipeline.py", 'dvc(clone, "metrics", "show")'),
-    "dvc metrics diff": ("tests/test_pipeline.py", 'dvc(clone, "metrics", "diff", "--json")'),
-    "dvc plots show": ("tests/test_pipeline.py", 'dvc(clone, "plots", "show")'),
+    "dvc metrics show": ("tests/test_dvc.py", 'run(pair, "dvc", "dvc metrics show")'),
+    "dvc metrics diff": ("tests/test_dvc.py", 'run(pair, "dvc", "dvc metrics diff")'),
+    "dvc plots show": ("tests/test_dvc.py", 'run(pair, "dvc", f"dvc plots {what}")'),
     "mlflow server": ("tests/servers.py", '"mlflow", "server"'),
     "python train.py experiment=smoke": ("tests/test_docs.py", "test_the_quickstarts_commands_do_what_it_says"),
     "python train.py -m init=normal,pytorch,kaiming model=deep replicas=4 trainer.max_epochs=3": (

@@ -29,11 +29,10 @@ from torchvision.datasets import FashionMNIST
 COMMANDS = {page: "\n".join(blocks(f"docs/{page}.md", "sh")) for page in ("dvc", "data")}
 
 
-def run(folder: Path, page: str, start: str, *, count: int = 1) -> str:
-    """Runs those commands of the page that start so, as a person would type them; gives what they print."""
-    lines = re.findall(rf"^{re.escape(start)}(?:.*\\\n)*.*", COMMANDS[page], re.MULTILINE)
-    assert len(lines) == count
-    return shell(folder, "\n".join(lines))
+def run(folder: Path, start: str) -> str:
+    """Runs the command of docs/dvc.md that starts so, as a person would type it; gives what it prints."""
+    (line,) = re.findall(rf"^{re.escape(start)}.*", COMMANDS["dvc"], re.MULTILINE)
+    return shell(folder, line)
 
 
 def shell(folder: Path, text: str) -> str:
@@ -90,7 +89,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def pair(clone: Path) -> Path:
     """The clone, after the page's experiment of two variants."""
-    output = run(clone, "dvc", "dvc exp run -n pair")
+    output = run(clone, "dvc exp run -n pair")
     assert output.count("Running stage") == 2  # train, report
     return clone
 
@@ -111,7 +110,7 @@ def test_an_experiment_trains_what_it_names(pair: Path) -> None:
 
 
 def test_the_table_of_experiments(pair: Path) -> None:
-    table = run(pair, "dvc", "dvc exp show").splitlines()
+    table = run(pair, "dvc exp show").splitlines()
     header, *rows = (line.split() for line in table if not line.startswith(" ─"))
     metrics = [f"report/metrics/init={variant},model=deep.json:test/accuracy" for variant in ("kaiming", "pytorch")]
     assert header == ["Experiment", "Created", *metrics, "replicas", "init", "model"]
@@ -121,7 +120,7 @@ def test_the_table_of_experiments(pair: Path) -> None:
 
 def test_comparisons_with_the_last_commit(pair: Path) -> None:
     """The committed results are those of the whole of MNIST."""
-    shown = run(pair, "dvc", "dvc metrics show").splitlines()
+    shown = run(pair, "dvc metrics show").splitlines()
     assert [line.split()[0] for line in shown] == [
         "Path",
         "report/metrics/init=kaiming,model=deep.json",
@@ -129,13 +128,13 @@ def test_comparisons_with_the_last_commit(pair: Path) -> None:
     ]
     for name in ("test/accuracy", "test/accuracy.ci95", "train/loss", "val/loss.ci95"):
         assert name in shown[0].split()
-    (line,) = re.findall(r"^.*kaiming,model=deep.json +test/accuracy  .*$", run(pair, "dvc", "dvc metrics diff"), re.M)
+    (line,) = re.findall(r"^.*kaiming,model=deep.json +test/accuracy  .*$", run(pair, "dvc metrics diff"), re.M)
     old, new, change = map(float, line.split()[2:])
     assert old > 0.95
     assert change == pytest.approx(new - old, abs=1e-5)
-    assert re.search(r"conf/config.yaml +replicas +8 +16", run(pair, "dvc", "dvc params diff"))
+    assert re.search(r"conf/config.yaml +replicas +8 +16", run(pair, "dvc params diff"))
     for what, revisions in (("show", {"workspace"}), ("diff", {"HEAD", "workspace"})):
-        address = run(pair, "dvc", f"dvc plots {what}").strip()
+        address = run(pair, f"dvc plots {what}").strip()
         page = Path(address.removeprefix("file://")).read_text()
         assert page.count("vega-lite/v5.json") == 3
         assert set(re.findall(r'"rev": "(\w+)"', page)) == revisions
@@ -183,7 +182,7 @@ def pulled(clone: Path, folder: Path) -> None:
     commit(clone)
     git(clone.parent, "clone", "--quiet", str(clone), str(folder))
     shutil.rmtree(folder / "mirror")
-    run(folder, "dvc", "dvc pull")
+    run(folder, "dvc pull")
     for name in ("data/raw", "data/normalized", "results", "report"):
         assert contents(folder / name) == contents(clone / name) != {}
     assert "Data and pipelines are up to date" in dvc(folder, "repro", "--pull")
@@ -191,7 +190,7 @@ def pulled(clone: Path, folder: Path) -> None:
 
 def test_a_folder_as_remote(pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(COMMANDS, "dvc", COMMANDS["dvc"].replace("/mnt/storage/initlab", str(tmp_path / "storage")))
-    run(pair, "dvc", "dvc remote add -d storage")
+    run(pair, "dvc remote add -d storage")
     assert re.search(r"\d+ files pushed", shell(pair, "dvc push"))
     pulled(pair, tmp_path / "clone")
 
@@ -225,8 +224,8 @@ def wait_until_it_listens(process: subprocess.Popen[bytes], log: Path) -> None:
 
 def test_s3_as_remote(pair: Path, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(COMMANDS, "dvc", COMMANDS["dvc"].replace("http://127.0.0.1:9000", s3))
-    run(pair, "dvc", "dvc remote add -d s3")
-    run(pair, "dvc", "dvc remote modify s3")
+    run(pair, "dvc remote add -d s3")
+    run(pair, "dvc remote modify s3")
     assert re.search(r"\d+ files pushed", shell(pair, "dvc push"))
     pulled(pair, tmp_path / "clone")
 

@@ -402,6 +402,7 @@ def test_a_failed_job_fails_its_sweep_but_not_the_others(client: MlflowClient, t
         ),
         ("tracking.uri=nonsense", "tracking.uri begins with 'nonsense'"),
         ("tracking.uri=sqlite:////proc/none/mlflow.db", "/proc/none/mlflow.db can't be written"),
+        ("data.pin=none.dvc", "data.pin is 'none.dvc'; expected null, or the name of a .dvc file that is here"),
         ("hydra.run.dir=/proc/none", "/proc/none can't be written: No such file or directory"),
         ("hydra.run.dir=/proc", "/proc can't be written"),
         ("hydra.run.dir=README.md/x", "README.md/x can't be written: Not a directory"),
@@ -415,7 +416,8 @@ def test_bad_input_is_refused_in_one_line(
     (tmp_path / "README.md").write_text("")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose("config", [f"data.folder={normalized}", "trainer=cpu", override], return_hydra_config=True)
+        overrides = [f"data.folder={normalized}", "data.pin=null", "trainer=cpu", override]
+        config = compose("config", overrides, return_hydra_config=True)
     with pytest.raises(SystemExit) as refused:
         hooks.Record(folder="").on_run_start(config)
     assert message in str(refused.value)
