@@ -53,7 +53,7 @@ def artifacts(client: MlflowClient, run: Run, path: str | None = None) -> set[st
 
 def test_a_sweep_is_a_parent_with_its_jobs_nested(sweep: tuple[Run, list[Run]]) -> None:
     parent, jobs = sweep
-    names = ["init=kaiming,experiment=smoke,trainer=cpu", "init=shifted_relu,experiment=smoke,trainer=cpu"]
+    names = ["init=kaiming", "init=shifted_relu"]
     assert [job.info.run_name for job in jobs] == names
     assert {run.info.status for run in [parent, *jobs]} == {"FINISHED"}
 
@@ -344,17 +344,20 @@ def test_an_error_while_training_ends_a_run_as_failed(project: Path, client: Mlf
 
 
 @pytest.mark.fault(
-    "a job of a sweep has a bad value",
+    "a job of a sweep fails",
     "that job and the parent are FAILED with the reason; the other jobs run, and are reported on",
 )
-def test_a_failed_job_fails_its_sweep_but_not_the_others(client: MlflowClient, train: Train) -> None:
-    done = train("-m", "seed=12", "replicas=0,1", *SMOKE, check=False)
+def test_a_failed_job_fails_its_sweep_but_not_the_others(project: Path, client: MlflowClient, train: Train) -> None:
+    folder = project / "multirun" / "blocked" / "0"
+    folder.mkdir(parents=True)
+    (folder / "checkpoints").symlink_to("nowhere/at/all")
+    done = train("-m", "seed=12", "replicas=2,1", "hydra.sweep.dir=multirun/blocked", *SMOKE, check=False)
     assert done.returncode == 1
-    assert "replicas is 0; expected a whole number of at least 1" in done.stderr
+    assert "checkpoints" in done.stderr
     assert "Traceback" not in done.stderr
-    refused, job = runs(client, "tags.seed = '12'")
-    assert refused.info.status == "FAILED"
-    assert refused.data.tags["end.reason"] == "ValueError: replicas is 0; expected a whole number of at least 1"
+    failed, job = runs(client, "tags.seed = '12'")
+    assert failed.info.status == "FAILED"
+    assert "checkpoints" in failed.data.tags["end.reason"]
     assert job.info.status == "FINISHED"
     assert "test/accuracy.ci95" not in job.data.metrics  # one replica has no interval
     parent = client.get_run(job.data.tags["mlflow.parentRunId"])
@@ -363,6 +366,26 @@ def test_a_failed_job_fails_its_sweep_but_not_the_others(client: MlflowClient, t
 
 
 # Bad input
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("replicas=2,1,0",), "replicas is 0; expected a whole number of at least 1"),
+        (("init=kaiming,kaimming",), "Could not find 'init/kaimming'"),
+        (("replicas=1,2", "model=shallow,deep", "optimizer.lr=0.1,nan"), "optimizer: lr is nan"),
+        (("data.batch_size=range(40000,60001,20000)",), "batch_size is 60000"),
+    ],
+)
+def test_a_swept_value_is_refused_before_the_first_job(
+    words: tuple[str, ...], message: str, project: Path, client: MlflowClient, train: Train
+) -> None:
+    before = sorted(project.iterdir()), len(runs(client))
+    done = train("-m", *words, "hydra.sweep.dir=refused", *SMOKE, check=False)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (sorted(project.iterdir()), len(runs(client))) == before
 
 
 @pytest.mark.fault(

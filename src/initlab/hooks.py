@@ -4,6 +4,7 @@ Nothing heavy is imported at the top: `--help`, `--cfg` and completion need none
 Lightning and MLflow take seconds.
 """
 
+import logging
 import os
 import re
 import sys
@@ -11,6 +12,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import CompactHydraException, InstantiationException
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
@@ -29,6 +32,9 @@ from initlab import process
 if TYPE_CHECKING:
     from initlab import sweep
 
+log = logging.getLogger(__name__)
+
+TRIED = 20  # values of a swept key, before a sweep starts: a tenth of a second each
 at_exit = ExitStack()  # train.py closes it when Hydra returns or exits: Hydra calls no hook when a job has failed
 
 
@@ -53,7 +59,8 @@ class Record(Callback):
                 go_on_in(track.resumable(**place(config), config=plain(config), run_id=run_id(config)), config, "run")
             else:
                 journal.refuse_used(Path(config.hydra.run.dir))
-            refuse_bad_input(config, Path(config.hydra.run.dir))
+            refuse_bad_values(config, Path(config.hydra.run.dir))
+            refuse_bad_place(config, Path(config.hydra.run.dir))
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         at_exit.enter_context(process.exit_on_signals())
@@ -69,7 +76,9 @@ class Record(Callback):
                 self.folder = Path(config.hydra.callbacks.record.folder)
             if found is None:
                 journal.refuse_used(Path(config.hydra.sweep.dir))
-            refuse_bad_input(config, Path(config.hydra.sweep.dir))
+            for job in one_by_one(config):
+                refuse_bad_values(job, Path(config.hydra.sweep.dir))
+            refuse_bad_place(config, Path(config.hydra.sweep.dir))
             parent = sweep.Sweep(
                 **place(config),
                 folder=sweep_folder(config.hydra),
@@ -86,7 +95,7 @@ class Record(Callback):
         if self.jobs:
             number = HydraConfig.get().job.num
             left = (time.monotonic() - self.started) / number * (self.jobs - number) if number else 0
-            print(f"job {number + 1} of {self.jobs}" + (f", about {duration(left)} to go" if number else ""))
+            log.info(f"job {number + 1} of {self.jobs}" + (f", about {duration(left)} to go" if number else ""))
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         self.status = "FINISHED"
@@ -101,13 +110,13 @@ class Record(Callback):
             if found is not None:
                 results.save(found, self.folder)
                 seconds = parent.seconds()
-                print(f"\n{report.table(found, seconds)}")
+                log.info(f"\n{report.table(found, seconds)}")
                 if self.report:
                     names = report.write(found, self.folder / "report")
-                    print(f"report: {self.folder / 'report' / 'index.html'}")
+                    log.info(f"report: {self.folder / 'report' / 'index.html'}")
                     parent.keep(self.folder / "report", names)
                 parent.describe(report.summary(found, seconds), results.digest(self.folder))
-            print(f"recorded as sweep {parent.run_id}\n{parent.look()}")
+            log.info(f"recorded as sweep {parent.run_id}\n{parent.look()}")
         except store.TrackingError as error:
             self.status, reason, lost = "FAILED", str(error), error
         except BaseException as error:
@@ -122,11 +131,17 @@ class Record(Callback):
             sys.exit(f"error: {lost}; once it is back, this ends the sweep: the same command, with resume=true")
 
 
-def refuse_bad_input(config: DictConfig, folder: Path) -> None:
-    """Raises if a value, the data, the folder or the store can't be used; leaves the folder made, and nothing else."""
-    from initlab import experiment, store
+def refuse_bad_values(config: DictConfig, folder: Path) -> None:
+    """Raises if a value or the data can't be used."""
+    from initlab import experiment
 
     experiment.build(OmegaConf.create(plain(config)), folder)
+
+
+def refuse_bad_place(config: DictConfig, folder: Path) -> None:
+    """Raises if the folder or the store can't be used; leaves the folder made, and nothing else."""
+    from initlab import store
+
     registered_model(config, config.hydra)
     with made(folder):
         store.connect(**place(config))
@@ -154,9 +169,9 @@ def run_id(config: DictConfig) -> str | None:
 def go_on_in(folder: Path | None, config: DictConfig, key: str) -> None:
     """Makes Hydra use the folder of an earlier run or sweep."""
     if folder is None:
-        print(f"no interrupted {key} of this configuration is here: starting a new one")
+        log.info(f"no interrupted {key} of this configuration is here: starting a new one")
         return
-    print(f"resuming the {key} in {folder}")
+    log.info(f"resuming the {key} in {folder}")
     name = f"hydra.{key}.dir"
     with open_dict(config), read_write(config.hydra):
         OmegaConf.update(config, name, str(folder))
@@ -252,6 +267,25 @@ def split_overrides(config: DictConfig) -> tuple[list[Override], list[Override]]
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     parsed = parser.parse_overrides(list(config.hydra.overrides.task))
     return [o for o in parsed if o.is_sweep_override()], [o for o in parsed if not o.is_sweep_override()]
+
+
+def one_by_one(config: DictConfig) -> Iterator[DictConfig]:
+    """Configurations in which each swept value is seen once, the others at their first: of a long list its beginning.
+
+    A value that can't be used is so found before the first job, not when its turn comes.
+    """
+    swept, shared = split_overrides(config)
+    values = {
+        item.get_key_element(): list(islice(item.sweep_string_iterator(), TRIED))
+        for item in swept
+        if item.is_discrete_sweep()
+    }
+    first = {key: choices[0] for key, choices in values.items()}
+    jobs = [first] + [first | {key: value} for key, choices in values.items() for value in choices[1:]]
+    loader = GlobalHydra.instance().config_loader()
+    for job in jobs:
+        words = [str(item.input_line) for item in shared] + [f"{key}={value}" for key, value in job.items()]
+        yield loader.load_configuration(config.hydra.job.config_name, words, RunMode.RUN)
 
 
 def name_by_what_varies(config: DictConfig) -> None:
