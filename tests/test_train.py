@@ -564,6 +564,13 @@ def test_what_a_sweep_prints(project: Path, client: MlflowClient) -> None:
     assert done.stderr == ""
 
 
+def test_a_sweep_says_nothing_if_the_log_is_off(project: Path) -> None:
+    words = ["-m", "init=lecun,normal", "experiment=smoke", "trainer=cpu", "model.hidden=[20]"]
+    off = ["hydra/job_logging=disabled", "hydra/hydra_logging=disabled"]
+    done = command([sys.executable, "train.py", *words, *off], project)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
 def test_help_and_config_need_no_torch(project: Path) -> None:
     for words in (["--help"], ["--cfg", "job"], ["--info", "defaults"]):
         done = command([sys.executable, "-X", "importtime", "train.py", *words], project)
