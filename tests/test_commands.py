@@ -69,9 +69,9 @@ ELSEWHERE = {
     "dvc repro -f lesson": ("tests/test_lesson.py", "lesson.main([str(raw), str(normalized_both), str(path)"),
     "dvc repro -f download": ("tests/test_mnist.py", "def test_download_falls_through_to_the_next_mirror"),
     "dvc status": ("tests/test_pipeline.py", 'dvc(clone, "status", "--json")'),
-    "dvc metrics show": ("tests/test_dvc.py", 'run(pair, "dvc", "dvc metrics show")'),
-    "dvc metrics diff": ("tests/test_dvc.py", 'run(pair, "dvc", "dvc metrics diff")'),
-    "dvc plots show": ("tests/test_dvc.py", 'run(pair, "dvc", f"dvc plots {what}")'),
+    "dvc metrics show": ("tests/test_dvc.py", 'run(pair, "dvc metrics show")'),
+    "dvc metrics diff": ("tests/test_dvc.py", 'run(pair, "dvc metrics diff")'),
+    "dvc plots show": ("tests/test_dvc.py", 'run(pair, f"dvc plots {what}")'),
     "mlflow server": ("tests/servers.py", '"mlflow", "server"'),
     "python train.py experiment=smoke": ("tests/test_docs.py", "test_the_quickstarts_commands_do_what_it_says"),
     "python train.py -m init=normal,pytorch,kaiming model=deep replicas=4 trainer.max_epochs=3": (
@@ -99,31 +99,31 @@ ELSEWHERE = {
         'replay.main(["--all", parent.info.run_id])',
     ),
     "python -m initlab.deliver FOLDER": ("tests/test_store.py", '"initlab.deliver", folder]'),
-    "dvc params diff": ("tests/test_dvc.py", 'run(pair, "dvc", "dvc params diff")'),
-    "dvc metrics diff v1 v2": ("tests/test_dvc.py", 'run(pair, "dvc", "dvc metrics diff")'),
-    "dvc plots diff": ("tests/test_dvc.py", 'run(pair, "dvc", f"dvc plots {what}")'),
+    "dvc params diff": ("tests/test_dvc.py", 'run(pair, "dvc params diff")'),
+    "dvc metrics diff v1 v2": ("tests/test_dvc.py", 'run(pair, "dvc metrics diff")'),
+    "dvc plots diff": ("tests/test_dvc.py", 'run(pair, f"dvc plots {what}")'),
     "dvc exp run -n pair -S 'init=\"kaiming,pytorch\"' -S model=deep -S conf/config.yaml:replicas=16": (
         "tests/test_dvc.py",
-        'run(clone, "dvc", "dvc exp run -n pair")',
+        'run(clone, "dvc exp run -n pair")',
     ),
     "dvc exp show --only-changed --keep '.*(kaiming|pytorch),model=deep.*test/accuracy$' "
     "--drop 'report|results|src|data'": (
         "tests/test_dvc.py",
-        'run(pair, "dvc", "dvc exp show")',
+        'run(pair, "dvc exp show")',
     ),
     "git checkout . && git clean -fq report && dvc checkout": ("tests/test_dvc.py", "shell(pair, BACK)"),
     "dvc exp apply pair": ("tests/test_dvc.py", "def test_there_and_back"),
     "dvc remote add -d storage /mnt/storage/initlab": (
         "tests/test_dvc.py",
-        'run(pair, "dvc", "dvc remote add -d storage")',
+        'run(pair, "dvc remote add -d storage")',
     ),
-    "dvc remote add -d s3 s3://initlab/dvc": ("tests/test_dvc.py", 'run(pair, "dvc", "dvc remote add -d s3")'),
+    "dvc remote add -d s3 s3://initlab/dvc": ("tests/test_dvc.py", 'run(pair, "dvc remote add -d s3")'),
     "dvc remote modify s3 endpointurl http://127.0.0.1:9000": (
         "tests/test_dvc.py",
-        'run(pair, "dvc", "dvc remote modify s3")',
+        'run(pair, "dvc remote modify s3")',
     ),
     "dvc push": ("tests/test_dvc.py", 'shell(pair, "dvc push")'),
-    "dvc pull": ("tests/test_dvc.py", 'run(folder, "dvc", "dvc pull")'),
+    "dvc pull": ("tests/test_dvc.py", 'run(folder, "dvc pull")'),
     "dvc repro normalize_fashion_mnist": ("tests/test_dvc.py", 'dvc(clone, "status", "normalize_fashion_mnist")'),
     "pip install -c constraints.txt -e '.[s3]'": ("pyproject.toml", '"initlab[bench,s3]"'),  # of dev
     "python train.py init=kaiming tracking.register=true": ("tests/test_model.py", '"tracking.register=true"'),
@@ -165,7 +165,7 @@ def small(project: Path) -> Path:
     for name, old, new in [
         ("trainer/auto.yaml", "max_epochs: 8", "max_epochs: 1\nlimit_train_batches: 1"),
         ("config.yaml", "replicas: 8", "replicas: 2"),
-        ("config.yaml", "report: true", "report: false"),
+        ("hydra/initlab.yaml", "report: true", "report: false"),
     ]:
         path = project / "conf" / name
         assert old in path.read_text()

@@ -261,6 +261,7 @@ JSON = st.recursive(
 )
 FACTS = {
     "raw": "0" * 32 + ".dir",
+    "scale": 256.0,
     "mean": 0.13,
     "std": 0.3,
     "inputs": 784,

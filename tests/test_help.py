@@ -18,7 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 
 CONF = ROOT / "conf"
 CHOICES = {
-    group.name: {path.stem for path in group.glob("*.yaml")} for group in CONF.iterdir() if any(group.glob("*.yaml"))
+    group.name: {path.stem for path in group.glob("*.yaml")}
+    for group in CONF.iterdir()
+    if any(group.glob("*.yaml")) and group.name != "hydra"  # Hydra's own settings are no choice
 }
 
 

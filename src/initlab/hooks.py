@@ -289,11 +289,15 @@ def one_by_one(config: DictConfig) -> Iterator[DictConfig]:
 
 
 def name_by_what_varies(config: DictConfig) -> None:
-    """Keeps what all jobs of a sweep share out of their names, by the setting that Hydra has for names of folders."""
+    """Keeps what all jobs of a sweep share out of their names, by the setting that Hydra has for names of folders.
+
+    But for init and model: a variant of a network has the same name in each sweep.
+    """
     _, shared = split_overrides(config)
+    keys = [item.key_or_group for item in shared if item.key_or_group not in choices(config.hydra)]
     setting = "hydra.job.config.override_dirname.exclude_keys"
     with open_dict(config), read_write(config.hydra):
-        config.hydra.overrides.hydra.append(f"{setting}=[{','.join(o.key_or_group for o in shared)}]")
+        config.hydra.overrides.hydra.append(f"{setting}=[{','.join(keys)}]")
 
 
 def count_jobs(config: DictConfig) -> int:
