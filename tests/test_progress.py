@@ -11,7 +11,7 @@ from pathlib import Path
 from conftest import Train, environment
 
 # An epoch that takes longer than a second, after which the bar is shown.
-LONG = ("trainer=cpu", "trainer.max_epochs=1", "replicas=16", "model.hidden=[100,100]")
+LONG = ("trainer=cpu", "trainer.max_epochs=1", "replicas=32", "model.hidden=[100,100]")
 
 
 def on_a_terminal(words: tuple[str, ...], cwd: Path) -> str:

@@ -16,9 +16,10 @@ import pytest
 import torch
 from conftest import ROOT, Train, command, environment, started, wait_for
 from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from initlab import experiment, hooks, stats
 
@@ -368,24 +369,57 @@ def test_a_failed_job_fails_its_sweep_but_not_the_others(project: Path, client: 
 # Bad input
 
 
+def test_a_swept_value_is_refused_before_the_first_job(project: Path, client: MlflowClient, train: Train) -> None:
+    before = sorted(project.iterdir()), len(runs(client))
+    done = train("-m", "replicas=2,1,0", "hydra.sweep.dir=refused", *SMOKE, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "error: replicas is 0; expected a whole number of at least 1\n"
+    assert (sorted(project.iterdir()), len(runs(client))) == before
+
+
+def swept(*words: str, **params: str) -> DictConfig:
+    """The configuration that `train.py -m` with these words, and these of the sweeper's parameters, begins with."""
+    config = compose("config", return_hydra_config=True)
+    with open_dict(config), read_write(config.hydra):
+        config.hydra.overrides.task = list(words)
+        config.hydra.sweeper.params = params
+    return config
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("replicas=2,1,0",), "replicas is 0; expected a whole number of at least 1"),
-        (("init=kaiming,kaimming",), "Could not find 'init/kaimming'"),
-        (("replicas=1,2", "model=shallow,deep", "optimizer.lr=0.1,nan"), "optimizer: lr is nan"),
-        (("data.batch_size=range(40000,60001,20000)",), "batch_size is 60000"),
+        (["init=kaiming,kaimming"], "Could not find 'init/kaimming'"),
+        (["replicas=1,2", "model=shallow,deep", "optimizer.lr=0.1,nan"], "optimizer: lr is nan"),
+        (["data.batch_size=range(40000,60001,20000)"], "batch_size is 60000"),
+        (["seed=range(0,0)"], r"seed=range\(0,0\) names no value"),
+        (["init=glob(zzz*)"], r"init=glob\(zzz\*\) names no value"),
+        (["tracking.experiment=a,b"], "tracking.experiment=a,b: a sweep is one record"),
     ],
 )
-def test_a_swept_value_is_refused_before_the_first_job(
-    words: tuple[str, ...], message: str, project: Path, client: MlflowClient, train: Train
-) -> None:
-    before = sorted(project.iterdir()), len(runs(client))
-    done = train("-m", *words, "hydra.sweep.dir=refused", *SMOKE, check=False)
-    assert done.returncode == 1
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
-    assert (sorted(project.iterdir()), len(runs(client))) == before
+def test_each_swept_value_is_tried(words: list[str], message: str, normalized: Path, tmp_path: Path) -> None:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = swept(f"data.folder={normalized}", "data.pin=null", "trainer=cpu", *words)
+        with pytest.raises((ValueError, HydraException), match=message):
+            hooks.refuse_bad_sweep(config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "params", "jobs", "shared"),
+    [
+        (["init=kaiming,normal", "seed=0,1", "replicas=2", "model=deep"], {}, 4, ["replicas"]),
+        (["seed=3", "seed=0,1"], {}, 2, []),
+        (["replicas=2"], {"init": "kaiming,normal", "seed": "range(3)"}, 6, ["replicas"]),
+        (["optimizer.lr=interval(0,1)"], {}, 0, []),
+    ],
+)
+def test_what_a_sweep_knows_of_its_jobs(words: list[str], params: dict[str, str], jobs: int, shared: list[str]) -> None:
+    """How many there are, and what is left out of their names."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = swept(*words, **params)
+        assert hooks.count_jobs(config) == jobs
+        hooks.name_by_what_varies(config)
+        assert config.hydra.overrides.hydra[-1] == f"++hydra.callbacks.record.shared=[{','.join(shared)}]"
 
 
 @pytest.mark.fault(

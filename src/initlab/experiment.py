@@ -47,7 +47,7 @@ def build(cfg: DictConfig, folder: Path) -> "tuple[Trainer, lit.Network, loader.
     facts = mnist.read_facts(images.folder)
     if 1 < network.loss.outputs < facts["classes"]:
         raise ValueError(f"loss.outputs is {network.loss.outputs}; the data has {facts['classes']} classes")
-    pinned = mnist.pinned(cfg.data.pin)
+    pinned = mnist.pinned(cfg.data.get("pin"))
     if pinned not in (None, facts["raw"]):
         raise ValueError(
             f"{images.folder} was made of data {facts['raw']}; {cfg.data.pin} pins {pinned}: dvc repro normalize"
@@ -65,7 +65,7 @@ def train(config: Mapping[str, Any], run: track.Run) -> float:
         return run.journal.last("val/accuracy")
     trainer, network, images = build(OmegaConf.create(dict(config)), run.folder)
     facts = mnist.read_facts(images.folder)
-    data = {"name": images.folder.name, "source": config["data"]["pin"] or str(images.folder), "facts": facts}
+    data = {"name": images.folder.name, "source": config["data"].get("pin") or str(images.folder), "facts": facts}
     run.begin(origin.here(facts, trainer.strategy.root_device), data)
     network.record = run.log
     last = run.folder / track.LAST
@@ -78,16 +78,15 @@ def train(config: Mapping[str, Any], run: track.Run) -> float:
         trainer.test(network, images, verbose=False)
     run.tag(**{"weights.sha256": network.digest()})
     run.evidence(network.theory(), network.tensors())
-    activation = {name: value for name, value in config["init"]["activation"].items() if name != "_target_"}
     saved = model.save(
         run.folder / track.MODEL,
         list(network.weights),
         list(network.biases),
-        activation=activation,
+        activation=network.activation,
         loss=network.loss,
         pixels=mnist.pixel_values(facts["mean"], facts["std"], facts["scale"]),
         example=images.splits["validation"][0][:2],
     )
     if not saved:
-        log.info(f"no MLflow model is kept: it knows the losses of initlab.mlp, not {type(network.loss).__name__}")
+        log.info("no MLflow model is kept: it knows the losses of initlab.mlp, and activations with plain constants")
     return run.journal.last("val/accuracy")

@@ -10,7 +10,7 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import islice
 from math import prod
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TRIED = 20  # values of a swept key, before a sweep starts: a tenth of a second each
+TRIED = 20  # values of a swept key, before a sweep starts: some hundredths of a second each
 at_exit = ExitStack()  # train.py closes it when Hydra returns or exits: Hydra calls no hook when a job has failed
 
 
@@ -42,12 +42,13 @@ class Record(Callback):
     """Hydra's hooks: bad input is refused before a folder is made; a sweep is a parent run of its jobs.
 
     folder: where a sweep's results go.  report: whether a report on them is written beside them, and kept with the run.
+    shared: keys that all jobs of the sweep have in common, as it notes for them itself.
     """
 
-    def __init__(self, folder: str, report: bool = True) -> None:
+    def __init__(self, folder: str, report: bool = True, shared: Sequence[str] = ()) -> None:
         self.folder, self.report = Path(folder), report
         self.status = "FAILED"
-        self.jobs, self.started = 0, 0.0  # of the sweep: how many, and when it began
+        self.jobs, self.started, self.process = 0, 0.0, 0  # of the sweep: how many, when it began, and where
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         at_exit.enter_context(process.exit_on_signals())
@@ -76,8 +77,7 @@ class Record(Callback):
                 self.folder = Path(config.hydra.callbacks.record.folder)
             if found is None:
                 journal.refuse_used(Path(config.hydra.sweep.dir))
-            for job in one_by_one(config):
-                refuse_bad_values(job, Path(config.hydra.sweep.dir))
+            refuse_bad_sweep(config, Path(config.hydra.sweep.dir))
             refuse_bad_place(config, Path(config.hydra.sweep.dir))
             parent = sweep.Sweep(
                 **place(config),
@@ -88,11 +88,11 @@ class Record(Callback):
             )
             at_exit.callback(self.end, parent)
             name_by_what_varies(config)
-            self.jobs, self.started = count_jobs(config), time.monotonic()
+            self.jobs, self.started, self.process = count_jobs(config), time.monotonic(), os.getpid()
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
         """Says how far the sweep is. A job in a process of its own knows nothing of the others, and says nothing."""
-        if self.jobs:
+        if self.jobs and self.process == os.getpid():
             number = HydraConfig.get().job.num
             left = (time.monotonic() - self.started) / number * (self.jobs - number) if number else 0
             log.info(f"job {number + 1} of {self.jobs}" + (f", about {duration(left)} to go" if number else ""))
@@ -115,7 +115,7 @@ class Record(Callback):
                     names = report.write(found, self.folder / "report")
                     log.info(f"report: {self.folder / 'report' / 'index.html'}")
                     parent.keep(self.folder / "report", names)
-                parent.describe(report.summary(found, seconds), results.digest(self.folder))
+                parent.describe(*report.summary(found, seconds), results.digest(self.folder))
             log.info(f"recorded as sweep {parent.run_id}\n{parent.look()}")
         except store.TrackingError as error:
             self.status, reason, lost = "FAILED", str(error), error
@@ -136,6 +136,15 @@ def refuse_bad_values(config: DictConfig, folder: Path) -> None:
     from initlab import experiment
 
     experiment.build(OmegaConf.create(plain(config)), folder)
+
+
+def refuse_bad_sweep(config: DictConfig, folder: Path) -> None:
+    """Raises if a sweep would be recorded in more than one place, or one of its values can't be used."""
+    for item in split_overrides(config)[0]:
+        if item.key_or_group.startswith(("tracking", "resume")):
+            raise ValueError(f"{item.input_line}: a sweep is one record, and {item.key_or_group} one value")
+    for job in one_by_one(config):
+        refuse_bad_values(job, folder)
 
 
 def refuse_bad_place(config: DictConfig, folder: Path) -> None:
@@ -226,30 +235,35 @@ def one_line() -> Iterator[None]:
 
 
 def place(config: DictConfig) -> dict[str, Any]:
-    """Where runs are recorded."""
+    """Where runs are recorded. Raises ValueError for a key that nothing here knows."""
+    for name in config.tracking:
+        if name not in ("uri", "experiment", "register"):
+            raise ValueError(f"tracking.{name} is not known; expected uri, experiment or register")
     return {"uri": config.tracking.uri, "experiment": config.tracking.experiment}
 
 
 def registered_model(config: DictConfig, job: Any) -> str | None:
     """What a run's model is registered as, if it is. Raises ValueError if it can't be."""
-    if type(config.tracking.register) is not bool:
-        raise ValueError(f"tracking.register is {config.tracking.register!r}; expected true or false")
-    name = f"{config.tracking.experiment}-{choices(job)['init']}"
-    if config.tracking.register and set("/:") & set(name):
-        raise ValueError(f"tracking.experiment: a model can't be registered as {name!r}; expected neither / nor :")
-    return name if config.tracking.register else None
+    from initlab import model
+
+    register, experiment = config.tracking.get("register", False), config.tracking.experiment
+    if type(register) is not bool:
+        raise ValueError(f"tracking.register is {register!r}; expected true or false")
+    if register and set("/:") & set(experiment):
+        raise ValueError(f"tracking.experiment: no model can be registered under {experiment!r}: it has a / or a :")
+    return f"{experiment}-{model.valid_name(choices(job).get('init', 'networks'))}" if register else None
 
 
 def choices(job: Any) -> dict[str, str]:
     """The names of what was chosen, as MLflow lists them."""
-    return {group: job.runtime.choices[group] for group in ("init", "model")}
+    return {group: job.runtime.choices[group] for group in ("init", "model") if job.runtime.choices.get(group)}
 
 
 def run_name(job: Any) -> str:
     """Its overrides, in a sweep those that vary, the init scheme first: init=kaiming,seed=1."""
-    known = ["init", *job.job.config.override_dirname.exclude_keys]
+    known = ["init", *(OmegaConf.select(job, "callbacks.record.shared") or [])]
     others = [item for item in overrides(job) if key(item) not in known]
-    return ",".join([f"init={choices(job)['init']}", *others])
+    return ",".join([f"init={choices(job).get('init')}", *others])
 
 
 def overrides(job: Any) -> list[str]:
@@ -263,23 +277,28 @@ def key(override: str) -> str:
 
 
 def split_overrides(config: DictConfig) -> tuple[list[Override], list[Override]]:
-    """A sweep's overrides: those that are swept, and those that all jobs share."""
+    """A sweep's overrides, from the command line and from `hydra.sweeper.params`: those that are swept, those that all
+    jobs share.
+    """
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    parsed = parser.parse_overrides(list(config.hydra.overrides.task))
+    params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+    parsed = parser.parse_overrides([*params, *config.hydra.overrides.task])
     return [o for o in parsed if o.is_sweep_override()], [o for o in parsed if not o.is_sweep_override()]
 
 
 def one_by_one(config: DictConfig) -> Iterator[DictConfig]:
-    """Configurations in which each swept value is seen once, the others at their first: of a long list its beginning.
+    """Configurations in which each swept value is seen, the others at their first; of a long list the first 20.
 
-    A value that can't be used is so found before the first job, not when its turn comes.
+    A value that can't be used is so found before the first job, not when its turn comes. Raises ValueError if a list
+    is empty.
     """
     swept, shared = split_overrides(config)
-    values = {
-        item.get_key_element(): list(islice(item.sweep_string_iterator(), TRIED))
-        for item in swept
-        if item.is_discrete_sweep()
-    }
+    values = {}
+    for item in swept:
+        if item.is_discrete_sweep():
+            values[item.get_key_element()] = list(islice(item.sweep_string_iterator(), TRIED))
+            if not values[item.get_key_element()]:
+                raise ValueError(f"{item.input_line} names no value")
     first = {key: choices[0] for key, choices in values.items()}
     jobs = [first] + [first | {key: value} for key, choices in values.items() for value in choices[1:]]
     loader = GlobalHydra.instance().config_loader()
@@ -289,21 +308,19 @@ def one_by_one(config: DictConfig) -> Iterator[DictConfig]:
 
 
 def name_by_what_varies(config: DictConfig) -> None:
-    """Keeps what all jobs of a sweep share out of their names, by the setting that Hydra has for names of folders.
-
-    But for init and model: a variant of a network has the same name in each sweep.
+    """Keeps what all jobs of a sweep share out of their names; but for init and model, so that a variant of a network
+    has the same name in each sweep.
     """
-    _, shared = split_overrides(config)
-    keys = [item.key_or_group for item in shared if item.key_or_group not in choices(config.hydra)]
-    setting = "hydra.job.config.override_dirname.exclude_keys"
+    swept, shared = ({item.key_or_group for item in items} for items in split_overrides(config))
+    keys = sorted(shared - swept - choices(config.hydra).keys())
     with open_dict(config), read_write(config.hydra):
-        config.hydra.overrides.hydra.append(f"{setting}=[{','.join(keys)}]")
+        config.hydra.overrides.hydra.append(f"++hydra.callbacks.record.shared=[{','.join(keys)}]")
 
 
 def count_jobs(config: DictConfig) -> int:
     """How many jobs the sweep's overrides make: the product of their values; 0 if a sweeper looks for them itself."""
     swept, _ = split_overrides(config)
-    if not all(item.is_discrete_sweep() for item in swept):
+    if not config.hydra.sweeper._target_.endswith(".BasicSweeper") or not all(o.is_discrete_sweep() for o in swept):
         return 0
     return prod(len(list(item.sweep_string_iterator())) for item in swept)
 

@@ -301,7 +301,7 @@ def main(arguments: Sequence[str]) -> None:
         case ["normalize", raw, out, *regimes]:
             for regime in map(Path, regimes):
                 config = OmegaConf.load(regime)
-                refuse_unpinned(Path(raw), config.pin)
+                refuse_unpinned(Path(raw), OmegaConf.select(config, "pin"))
                 facts = normalize(Path(raw), Path(out, regime.stem), validation=config.validation, scale=config.scale)
                 print(_report(regime.stem, facts))
         case _:

@@ -2,8 +2,9 @@
 
 import json
 import logging
+import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -72,35 +73,40 @@ def save(
     weights: Sequence[Tensor],
     biases: Sequence[Tensor],
     *,
-    activation: Mapping[str, float],
+    activation: mlp.Activation,
     loss: mlp.Loss,
     pixels: Tensor,
     example: Tensor,
 ) -> bool:
-    """Writes the model to `folder`, whole or not at all; returns whether it did: it can't, of a loss that is not ours.
+    """Writes the model to `folder`, whole or not at all; returns whether it did: it can't if the activation or the loss
+    is not of `mlp`, or a constant is a tensor.
 
-    weights (R, D, E), biases (R, D, 1), first layer first.  activation: its constants.
+    weights (R, D, E), biases (R, D, 1), first layer first.
     pixels: what pixels of value 0..255 are normalised to (256,).  example: normalised images (N, inputs), which become
     the model's input example as pixels.
     """
     name = type(loss).__name__
-    if LOSSES.get(name) is not type(loss):
+    constants = {key: getattr(activation, key) for key in ("leak", "shift", "scale")}
+    known = LOSSES.get(name) is type(loss) and type(activation) is mlp.Activation
+    if not known or any(isinstance(constant, Tensor) for constant in constants.values()):
         return False
     replicas, outputs, _ = weights[-1].shape
-    settings = {"activation": dict(activation), "loss": name, "outputs": outputs, "layers": len(weights)}
+    settings = {"activation": constants, "loss": name, "outputs": outputs, "layers": len(weights)}
     tensors = {"pixels": pixels}
     for number, (W, b) in enumerate(zip(weights, biases, strict=True), start=1):
         tensors |= {f"layer{number}/weight": W.detach().cpu(), f"layer{number}/bias": b.detach().cpu()}
     partial = folder.with_name(f".{folder.name}.partial")
     for old in (partial, folder):
         shutil.rmtree(old, ignore_errors=True)
-    with TemporaryDirectory() as data:
-        save_file(tensors, Path(data, "networks.safetensors"))
-        Path(data, "networks.json").write_text(json.dumps(settings, indent=1) + "\n")
+    with TemporaryDirectory() as temporary:
+        data = Path(temporary, "networks")
+        data.mkdir()
+        save_file(tensors, data / "networks.safetensors")
+        (data / "networks.json").write_text(json.dumps(settings, indent=1) + "\n")
         mlflow.pyfunc.save_model(
             str(partial),
             loader_module=__name__,
-            data_path=data,
+            data_path=str(data),
             code_paths=[str(Path(__file__).parent)],
             signature=ModelSignature(
                 Schema([TensorSpec(np.dtype("uint8"), (-1, example.shape[1]))]),
@@ -113,6 +119,11 @@ def save(
     return True
 
 
+def valid_name(name: str) -> str:
+    """The same without the characters that MLflow has no models named by."""
+    return re.sub(r"[/:.%\"']", "-", name)
+
+
 def publish(client: MlflowClient, run_id: str, folder: Path, register: str | None) -> None:
     """Tells the store of a run's model: its files, that it is the run's output, what it reached. It may be told twice.
 
@@ -121,7 +132,7 @@ def publish(client: MlflowClient, run_id: str, folder: Path, register: str | Non
     run = client.get_run(run_id)
     found = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}'")
     model = next(iter(found), None) or client.create_logged_model(
-        run.info.experiment_id, run.data.tags.get("init"), source_run_id=run_id, model_type="pyfunc"
+        run.info.experiment_id, valid_name(run.data.tags.get("init", "networks")), run_id, model_type="pyfunc"
     )
     last = {name: client.get_metric_history(run_id, name)[-1] for name in REACHED if name in run.data.metrics}
     if model.model_id not in [output.model_id for output in run.outputs.model_outputs]:
@@ -134,6 +145,7 @@ def publish(client: MlflowClient, run_id: str, folder: Path, register: str | Non
     client.log_batch(run_id, metrics=points)
     if register is not None and not client.search_model_versions(f"run_id = '{run_id}'"):
         with suppress(MlflowException):  # there is one
-            client.create_registered_model(register, description=f"Networks that began as `{run.data.tags['init']}`.")
-        mlflow.set_tracking_uri(client.tracking_uri)  # by which the registry looks the model up
-        client.create_model_version(register, f"models:/{model.model_id}", run_id, model_id=model.model_id)
+            client.create_registered_model(register, description="Networks of one init scheme.")
+        # A server keeps to itself where its models are; a database is not asked, as that would go by a global setting.
+        source = f"models:/{model.model_id}" if client.tracking_uri.startswith("http") else model.artifact_location
+        client.create_model_version(register, source, run_id, model_id=model.model_id)

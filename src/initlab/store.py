@@ -97,14 +97,14 @@ def _file(uri: str) -> Path | None:
 
 def _experiment(client: MlflowClient, name: str, file: Path | None) -> str:
     """The id of the experiment, made if need be. Raises TrackingError if it is deleted."""
-    found = client.get_experiment_by_name(name)
+    found, tags = client.get_experiment_by_name(name), ui.experiment_tags()
     if found is None:
         if file:
             with closing(sqlite3.connect(file)) as database:
                 database.execute("PRAGMA journal_mode=WAL")
         location = (file.absolute().parent / "mlruns").as_uri() if file else None
         try:
-            return client.create_experiment(name, location, ui.experiment_tags())
+            return client.create_experiment(name, location, tags)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
@@ -114,6 +114,8 @@ def _experiment(client: MlflowClient, name: str, file: Path | None) -> str:
             f"tracking.experiment: {name} is deleted; bring it back with `mlflow experiments restore "
             f"--experiment-id {found.experiment_id}`, or name another"
         )
+    for key in tags.keys() - found.tags.keys():  # made by somebody else
+        client.set_experiment_tag(found.experiment_id, key, tags[key])
     return found.experiment_id
 
 

@@ -1,6 +1,7 @@
 """A sweep: the parent run of its jobs, and what they found, put together."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 from initlab import results, store, track, ui
 
 DIGEST = "results.sha256"  # tag of a sweep
+NOTE = 8000  # characters that MLflow takes of a tag
 
 
 class Sweep:
@@ -44,21 +46,22 @@ class Sweep:
         else:
             tags = track.owner() | {"sweep": folder, "overrides": json.dumps(list(overrides))} | dict(tags or {})
             self.run_id = self.client.create_run(self.experiment_id, run_name=name, tags=tags).info.run_id
+        self.client.set_experiment_tag(self.experiment_id, *ui.view_of_jobs(self.run_id))
 
     def results(self) -> results.Results | None:
         """Of all finished jobs, if any. Raises store.TrackingError."""
         with store.asked("the tracking store"):
             return _results(self.client, self.experiment_id, self.run_id)
 
-    def describe(self, text: str, digest: str) -> None:
+    def describe(self, lead: str, table: str, digest: str) -> None:
         """Sets the description, in Markdown, that MLflow shows with the run, and the digest of the results, by which
         `find` finds it. Raises store.TrackingError.
         """
-        report = f"#/experiments/{self.experiment_id}/runs/{self.run_id}/artifacts/index.html"
-        links = f"[The report]({report}) · [The jobs, side by side]({ui.address(self.experiment_id)})"
+        link = f"[Its jobs, side by side]({ui.address_of_jobs(self.experiment_id, self.run_id)})"
+        text = f"{lead} {link}\n\n{table}"
         with store.asked("the tracking store"):
             self.client.set_tag(self.run_id, DIGEST, digest)
-            self.client.set_tag(self.run_id, MLFLOW_RUN_NOTE, f"{text}\n{links}")
+            self.client.set_tag(self.run_id, MLFLOW_RUN_NOTE, text[:NOTE].rpartition("\n")[0])
 
     def seconds(self) -> dict[str, float]:
         """{run: how long it took}, of all finished jobs. Raises store.TrackingError."""
@@ -77,7 +80,7 @@ class Sweep:
             [
                 f"to look at it: {'open' if served else command}",
                 f"  {server}/{ui.address(self.experiment_id, self.run_id)}",
-                f"  {server}/{ui.address(self.experiment_id)} (its jobs side by side)",
+                f"  {server}/{ui.address_of_jobs(self.experiment_id, self.run_id)} (its jobs, side by side)",
             ]
         )
 
@@ -147,9 +150,12 @@ def _keep(client: MlflowClient, run_id: str, folder: Path, names: Sequence[str])
 def _results(client: MlflowClient, experiment_id: str, parent_id: str) -> results.Results | None:
     """The tables of all finished jobs, one under the other, with name and overrides as columns; the rest of each."""
     jobs = store.jobs(client, experiment_id, parent_id)
-    newest = {job.info.run_name: job for job in jobs}  # a job that was run twice counts once
+    # A job that was run twice counts once. Others may have the same name, but have another configuration.
+    newest = {(job.info.run_name, job.data.tags["config.sha256"]): job for job in jobs}
+    twice = Counter(name for name, _ in newest)
     tables, runs, tensors = [], {}, {}
-    for name, job in newest.items():
+    for (name, _), job in newest.items():
+        name = name if twice[name] == 1 else f"{name} ({job.info.run_id[:8]})"
         overrides = json.loads(job.data.tags["overrides"])
         swept = dict(item.lstrip("+~").partition("=")[::2] for item in overrides)
         with TemporaryDirectory() as folder:

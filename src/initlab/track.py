@@ -158,14 +158,14 @@ class Run:
                 self.client.log_artifact(self.run_id, str(self.folder / name))
         if facts["status"] == "FINISHED" and (self.folder / CHECKPOINTS).is_dir():
             self.client.log_artifacts(self.run_id, str(self.folder / CHECKPOINTS), CHECKPOINTS)
-        if facts["status"] == "FINISHED" and (self.folder / MODEL).is_dir():
-            model.publish(self.client, self.run_id, self.folder / MODEL, facts["register"])
         tags = facts["tags"] | ({"end.reason": facts["reason"][:500]} if facts["reason"] else {})
         self.client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
         if facts["reason"] is None and "end.reason" in self.client.get_run(self.run_id).data.tags:
             self.client.delete_tag(self.run_id, "end.reason")  # another process took it for dead meanwhile
         if facts["status"] is not None:
             self.client.set_terminated(self.run_id, facts["status"], facts["ended"])
+        if facts["status"] == "FINISHED" and (self.folder / MODEL).is_dir():  # last: a store may take no models
+            model.publish(self.client, self.run_id, self.folder / MODEL, facts["register"])
 
 
 def _refuse_changed(folder: Path, now: origin.Origin) -> None:

@@ -4,6 +4,7 @@ import json
 import zlib
 from base64 import b64encode
 
+VIEW = "mlflow.sharedViewState."
 LAYERS = 9  # as many as model=deep has
 RESULTS = "val/accuracy", "val/loss", "train/loss"
 STATISTICS = {  # statistic: is its axis logarithmic?
@@ -17,30 +18,44 @@ STATISTICS = {  # statistic: is its axis logarithmic?
 ABOUT = (
     "What weight initialisation does to a neural network. Each run trains several replicas: a metric is their mean, "
     "`<name>.ci95` beside it the half-width of its 95 % interval. A sweep is a run with its jobs nested under it. "
-    "*Views*, *Variants* lists the jobs, best first, and charts them side by side, layer by layer."
+    "*Views*, *Variants* lists all jobs, best first, and charts them side by side, layer by layer."
 )
 
 
 def experiment_tags() -> dict[str, str]:
-    """Tags of a new experiment: its description, that its runs train models, and the view `Variants`."""
-    state = b64encode(zlib.compress(json.dumps(_variants()).encode())).decode()
-    view = {"name": "Variants", "createdAt": 0, "updatedAt": 0, "state": f"deflate;{state}"}
+    """What an experiment is tagged with: its description, that its runs train models, and the view `Variants`."""
+    every = _state("tags.init != ''")  # no parents, which have none
     return {
         "mlflow.note.content": ABOUT,
         "mlflow.experimentKind": "custom_model_development",
-        "mlflow.sharedViewState.variants": json.dumps(view),
+        f"{VIEW}variants": json.dumps({"name": "Variants", "createdAt": 0, "updatedAt": 0, "state": every}),
     }
 
 
-def address(experiment_id: str, run_id: str | None = None) -> str:
-    """The part of an address that comes after the server's: of a run, or of the view."""
-    page = f"runs/{run_id}?" if run_id else "runs?viewStateShareKey=variants&compareRunsMode=CHART&"
-    return f"#/experiments/{experiment_id}/{page}workflowType=machine_learning"
+def view_of_jobs(parent_id: str) -> tuple[str, str]:
+    """The tag, name and value, by which an experiment has a view of a sweep's jobs: one to link to, not on its list."""
+    return f"{VIEW}{parent_id}", _state(f"tags.`mlflow.parentRunId` = '{parent_id}'")
 
 
-def _variants() -> dict[str, object]:
-    """Runs by test accuracy, with the columns people want first; a chart a result, and a row of charts a statistic,
-    one a layer. In the form in which MLflow's UI saves a view ("Save as new view").
+def address(experiment_id: str, run_id: str) -> str:
+    """The part of a run's address that comes after the server's."""
+    return f"#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
+
+
+def address_of_jobs(experiment_id: str, parent_id: str) -> str:
+    """The same of the view of a sweep's jobs, as charts."""
+    view = f"viewStateShareKey={parent_id}&compareRunsMode=CHART"
+    return f"#/experiments/{experiment_id}/runs?{view}&workflowType=machine_learning"
+
+
+def _state(query: str) -> str:
+    """The view of the runs that a query finds, in the form in which MLflow's UI saves one ("Save as new view")."""
+    return f"deflate;{b64encode(zlib.compress(json.dumps(_variants(query)).encode())).decode()}"
+
+
+def _variants(query: str) -> dict[str, object]:
+    """By test accuracy, with the columns people want first; a chart a result, and a row of charts a statistic, one a
+    layer.
     """
     charts = [_chart("test/accuracy", "results", kind="BAR"), *(_chart(name, "results") for name in RESULTS)]
     charts += [
@@ -53,7 +68,7 @@ def _variants() -> dict[str, object]:
     return {
         "orderByKey": "metrics.`test/accuracy`",  # by any other column than time, jobs are listed beside their parents
         "orderByAsc": False,
-        "searchFilter": "tags.init != ''",  # parents have none
+        "searchFilter": query,
         "startTime": "ALL",
         "lifecycleFilter": "Active",
         "datasetsFilter": [],

@@ -19,11 +19,11 @@ def table(results: Results, seconds: Mapping[str, float]) -> str:
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows) + "\n"
 
 
-def summary(results: Results, seconds: Mapping[str, float]) -> str:
-    """The result in a sentence or two, and the same table, in Markdown."""
+def summary(results: Results, seconds: Mapping[str, float]) -> tuple[str, str]:
+    """The result in a sentence or two, and the same table in Markdown."""
     view = View(results)
     head, *rows = ["| " + " | ".join(row) + " |" for row in _rows(view, seconds)]
-    return "\n".join([words.lead(view), "", head, "|---" * len(COLUMNS) + "|", *rows]) + "\n"
+    return words.lead(view), "\n".join([head, "|---" * len(COLUMNS) + "|", *rows]) + "\n"
 
 
 def _rows(view: View, seconds: Mapping[str, float]) -> list[tuple[str, ...]]:
