@@ -46,6 +46,28 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("trial", range(max(tries, 1)))
 
 
+# Files in this order: no worker is to be left with much to do when the others are done.
+LONGEST = [
+    "faults",
+    "train",
+    "pipeline",
+    "store",
+    "dvc",
+    "commands",
+    "docs",
+    "fuzz",
+    "ui",
+    "replay",
+    "benchmarks",
+    "model",
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
+
 @pytest.fixture
 def thorough(request: pytest.FixtureRequest) -> bool:
     """Whether faults are tried often, and so may take long."""

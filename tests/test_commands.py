@@ -106,7 +106,7 @@ ELSEWHERE = {
         "tests/test_dvc.py",
         'run(clone, "dvc exp run -n pair")',
     ),
-    "dvc exp show --only-changed --keep '.*(kaiming|pytorch),model=deep.*test/accuracy$' "
+    "dvc exp show --no-pager --only-changed --keep '.*(kaiming|pytorch),model=deep.*test/accuracy$' "
     "--drop 'report|results|src|data'": (
         "tests/test_dvc.py",
         'run(pair, "dvc exp show")',

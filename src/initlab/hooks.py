@@ -15,12 +15,14 @@ from contextlib import ExitStack, contextmanager
 from itertools import islice
 from math import prod
 from pathlib import Path
+from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.utils import JobReturn
 from hydra.errors import CompactHydraException, InstantiationException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -48,7 +50,9 @@ class Record(Callback):
     def __init__(self, folder: str, report: bool = True, shared: Sequence[str] = ()) -> None:
         self.folder, self.report = Path(folder), report
         self.status = "FAILED"
-        self.jobs, self.started, self.process = 0, 0.0, 0  # of the sweep: how many, when it began, and where
+        self.jobs, self.process = 0, 0  # of the sweep: how many, and where
+        self.times: list[float] = []  # seconds that whole jobs took
+        self.started: float | None = None
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         at_exit.enter_context(process.exit_on_signals())
@@ -88,14 +92,20 @@ class Record(Callback):
             )
             at_exit.callback(self.end, parent)
             name_by_what_varies(config)
-            self.jobs, self.started, self.process = count_jobs(config), time.monotonic(), os.getpid()
+            self.jobs, self.process = count_jobs(config), os.getpid()
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
         """Says how far the sweep is. A job in a process of its own knows nothing of the others, and says nothing."""
         if self.jobs and self.process == os.getpid():
-            number = HydraConfig.get().job.num
-            left = (time.monotonic() - self.started) / number * (self.jobs - number) if number else 0
-            log.info(f"job {number + 1} of {self.jobs}" + (f", about {duration(left)} to go" if number else ""))
+            number, whole = HydraConfig.get().job.num, self.times[1:] or self.times  # the first does what all need
+            left = f", about {duration(mean(whole) * (self.jobs - number))} to go" if whole else ""
+            log.info(f"job {number + 1} of {self.jobs}{left}")
+            # Of a job that was begun before, what is left of it says nothing of the others.
+            self.started = None if run_is_in(config) else time.monotonic()
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
+        if self.started is not None:
+            self.times.append(time.monotonic() - self.started)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         self.status = "FINISHED"
@@ -113,7 +123,7 @@ class Record(Callback):
                 log.info(f"\n{report.table(found, seconds)}")
                 if self.report:
                     names = report.write(found, self.folder / "report")
-                    log.info(f"report: {self.folder / 'report' / 'index.html'}")
+                    log.info(f"report: {Path(self.folder, 'report', 'index.html').absolute()}")
                     parent.keep(self.folder / "report", names)
                 parent.describe(*report.summary(found, seconds), results.digest(self.folder))
             log.info(f"recorded as sweep {parent.run_id}\n{parent.look()}")
@@ -226,7 +236,8 @@ def one_line() -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, OSError, OmegaConfBaseException, InstantiationException) as error:
-        message, _, rest = str(error).partition("full_key: ")  # Hydra and OmegaConf name the key on a line of its own
+        text = str(error).partition("\n\nConfig search path:")[0]
+        message, _, rest = text.partition("full_key: ")  # Hydra and OmegaConf name the key on a line of its own
         key = rest.partition("\n")[0]
         if isinstance(error, InstantiationException):
             message = str(error.__cause__ or "") or message
@@ -284,6 +295,13 @@ def split_overrides(config: DictConfig) -> tuple[list[Override], list[Override]]
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
     parsed = parser.parse_overrides([*params, *config.hydra.overrides.task])
     return [o for o in parsed if o.is_sweep_override()], [o for o in parsed if not o.is_sweep_override()]
+
+
+def run_is_in(config: DictConfig) -> bool:
+    """Whether the job's folder has a run already."""
+    from initlab import journal
+
+    return journal.run_in(Path(config.hydra.runtime.output_dir)) is not None
 
 
 def one_by_one(config: DictConfig) -> Iterator[DictConfig]:

@@ -135,8 +135,10 @@ class Network(LightningModule):
     def test_step(self, chunks: Iterable[tuple[Tensor, Tensor]], batch_idx: int) -> None:
         self._evaluate("test", chunks)
 
-    def on_train_start(self) -> None:
+    def on_train_epoch_start(self) -> None:
         self._started, self._first = time.perf_counter(), self.global_step
+
+    def on_train_start(self) -> None:
         if self.global_step == 0:
             self._keep_weights()
         else:
@@ -149,7 +151,8 @@ class Network(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self._pending.append((self.global_step, self._means("test")))
-        log.info(f"test/accuracy {_percent(self._flush()['test/accuracy'])}")
+        last = self._flush()
+        log.info(f"test/accuracy {_percent(last['test/accuracy'])}{_diverged(last['test/loss'])}")
 
     def on_train_epoch_end(self) -> None:
         last = self._flush()
@@ -158,6 +161,7 @@ class Network(LightningModule):
         log.info(
             f"epoch {epochs}  {seconds:5.1f} s  {(self.global_step - self._first) / seconds:5,.0f} steps/s"
             f"  val/loss {last['val/loss'].mean():.4f}  val/accuracy {_percent(last['val/accuracy'])}"
+            f"{_diverged(last['val/loss'])}"
         )
 
     def on_test_start(self) -> None:
@@ -316,11 +320,20 @@ def _percent(accuracies: np.ndarray) -> str:
     return f"{100 * mean:.2f} %" if ci95 is None else f"{100 * mean:.2f} ± {100 * ci95:.2f} %"
 
 
+def _diverged(losses: np.ndarray) -> str:
+    """How many replicas' losses (R,) are no number, if any: they count in the mean before it."""
+    lost = np.count_nonzero(~np.isfinite(losses))
+    return f"  {lost} of {len(losses)} diverged" if lost else ""
+
+
 def _refuse_mixing(optimizer: Callable[[list[nn.Parameter]], Optimizer]) -> None:
     """Tries the optimiser on a stand-in, so that its own checks run first.
 
     Raises ValueError if it refuses its settings, if one is a number that float32 can't hold, or if it mixes replicas.
     """
+    for name, value in getattr(optimizer, "keywords", {}).items():
+        if isinstance(value, str):
+            raise ValueError(f"optimizer.{name} is {value!r}; expected a number")
     try:
         made = optimizer([nn.Parameter(torch.zeros(1, 1, 1))])
     except Exception as error:  # whatever was named in the configuration raises whatever it likes

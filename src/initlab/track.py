@@ -71,7 +71,10 @@ class Run:
         else:
             self.keep(ORIGIN, found)
         with store.asked(self.place):
-            self.client.log_inputs(self.run_id, datasets=[_dataset(data)])
+            try:
+                self.client.log_inputs(self.run_id, datasets=[_dataset(data)])
+            except MlflowException:  # another run noted the same data in this moment: the second time it is there
+                self.client.log_inputs(self.run_id, datasets=[_dataset(data)])
             self.client.set_tag(self.run_id, "data.md5", data["facts"]["raw"])
             self.client.set_tag(self.run_id, "device", found["machine"]["device"])
 
@@ -269,7 +272,7 @@ def run(
                 except OSError as lost:
                     log.error(lost)
                 if (folder / LAST).exists() and "replay.of" not in tags:  # a replay is not gone on with
-                    log.info("to go on from its last checkpoint: the same command, with resume=true")
+                    log.info("to go on from its last checkpoint: the same train.py command, with resume=true")
             raise
 
 

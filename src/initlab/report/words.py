@@ -11,6 +11,7 @@ from initlab.stats import mean_ci95
 SPACE = "\N{NO-BREAK SPACE}"
 KEPT = 0.9, 1.1  # factors a layer that count as keeping the scale
 LOST = "lost by"
+VAGUE = 0.01  # half-width of a difference of accuracies above which it decides nothing
 SETTLED = 0.93, 1.07  # and, over the later half of the layers, as having settled
 
 
@@ -19,7 +20,8 @@ def lead(view: View) -> str:
     sentences = []
     for setting in view.settings:
         ranked = view.ranking(setting)
-        same = verdicts(view, setting)["not told apart"]
+        found = verdicts(view, setting)["not told apart"]
+        same = [variant for variant in found if not vague(view, variant, setting)]
         if same:
             reference = f"{view.reference}, at {accuracy(view, view.reference, setting)} of the test images"
             sentences.append(_with(setting, f"{_count(len(same), 'variant')} can't be told from {reference}."))
@@ -28,6 +30,10 @@ def lead(view: View) -> str:
             opening = _with(setting, "Best is")
         best, last = (f"{variant}, {accuracy(view, variant, setting)}" for variant in (ranked[0], ranked[-1]))
         sentences.append(f"{opening} {best}" + (f"; last is {last}." if len(ranked) > 1 else "."))
+        for variant in found:
+            if variant not in same:
+                gap = points(view.difference(variant, setting, ACCURACY))
+                sentences.append(f"Replicas are too few to tell {variant} from {view.reference}: {gap} points.")
     return " ".join(sentences)
 
 
@@ -150,6 +156,12 @@ def verdicts(view: View, setting: str) -> dict[str, list[str]]:
     return found
 
 
+def vague(view: View, variant: str, setting: str) -> bool:
+    """Whether its difference to the reference is known so badly that nothing follows from its not being told apart."""
+    difference = view.difference(variant, setting, ACCURACY)
+    return difference is not None and difference[1] > VAGUE
+
+
 def learning(view: View) -> list[str]:
     """Who learns, and who can be told from the reference."""
     paragraphs = []
@@ -216,7 +228,8 @@ def conclusions(view: View) -> list[str]:
     takeaways = []
     for setting in view.settings:
         groups = verdicts(view, setting)
-        harmless = [v for v in scale_groups(view, setting)[LOST] if v in groups["not told apart"] + groups["better"]]
+        unhurt = [v for v in groups["not told apart"] if not vague(view, v, setting)] + groups["better"]
+        harmless = [v for v in scale_groups(view, setting)[LOST] if v in unhurt]
         if harmless:
             lost = (
                 f"The scale that activations lose from layer to layer with {_list(harmless)} does not show in the end"
