@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, environment
-from mlflow import MlflowClient
-from servers import MlflowServer, free_port
 from test_docs import PAGES, blocks
 
 PROGRAMS = "python|python3|pip|pip-audit|uv|pytest|ruff|mypy|lint-imports|bash|git|dvc|mlflow|eval"
@@ -36,15 +34,13 @@ HERE = {
     "python train.py --cfg job": "^replicas: 2$",
     "python train.py init=normal --cfg job": "mode: one",
     "dvc dag": r"\| normalize \|",
-    "python train.py -m init=kaiming,shifted_relu": r"(?s)#1 : init=shifted_relu\n.*recorded as sweep",
     "python train.py -m 'init=glob(*)' seed=0,1": r"(?s)#0 : init=half seed=0\n.*job 8 of 8.*recorded as sweep",
     "python train.py init=kaiming optimizer.lr=0.1 replicas=32": "recorded as run",
-    "python -m initlab.deliver": "nothing waits: the store has all of 11 runs",
+    "python -m initlab.deliver": "nothing waits: the store has all of 9 runs",
 }
 
 # {command: (a shorter form of it, a pattern of what that prints)}
 SHORTER = {
-    "python -m benchmarks": ("python -m benchmarks step --rounds 1", r"^\| gathering the batch \|"),
     "python tests/reliability.py": (
         "python tests/reliability.py --times 1 --only test_read_idx_refuses && grep 'an IDX file' docs/reliability.md",
         r"^\| an IDX file .* \| \d+ \| nothing \|",
@@ -62,6 +58,12 @@ ELSEWHERE = {
     ),
     "pip install -c constraints.txt -e '.[bench]'": ("pyproject.toml", '"initlab[bench,s3]"'),  # of dev
     "python3 -m venv .venv && . .venv/bin/activate": (".ci/run", '-m venv "$environment"'),
+    "python -m benchmarks": ("tests/test_benchmarks.py", "def test_every_peer_learns_the_same"),
+    "python train.py -m init=kaiming,shifted_relu": (
+        "tests/test_train.py",
+        '"train.py", "-m", "init=kaiming,shifted_relu"',
+    ),
+    "mlflow ui": ("tests/servers.py", '"ui", "--port"'),  # for tests/test_ui.py
     "ruff format": (".ci/run", "ruff format --check ."),
     "dvc repro": ("tests/test_pipeline.py", 'output = dvc(clone, "repro")'),
     "dvc repro normalize": ("tests/test_pipeline.py", 'dvc(clone, "repro", "normalize")'),
@@ -106,7 +108,7 @@ ELSEWHERE = {
         "tests/test_dvc.py",
         'run(clone, "dvc exp run -n pair")',
     ),
-    "dvc exp show --no-pager --only-changed --keep '.*(kaiming|pytorch),model=deep.*test/accuracy$' "
+    "dvc exp show --md --only-changed --keep '.*(kaiming|pytorch),model=deep.*test/accuracy$' "
     "--drop 'report|results|src|data'": (
         "tests/test_dvc.py",
         'run(pair, "dvc exp show")',
@@ -132,8 +134,6 @@ ELSEWHERE = {
     "pytest --hypothesis-profile=long tests/test_fuzz.py": ("tests/conftest.py", 'register_profile("long"'),
 }
 
-UI = "mlflow ui"
-
 # {command: why no test runs it}
 NOT_RUN = {
     "bash .ci/run": "it runs this test",
@@ -150,7 +150,7 @@ def commands_of_help() -> set[str]:
 
 def test_every_command_is_in_a_table_and_every_table_is_true() -> None:
     told = set().union(commands_of_help(), *map(commands, PAGES))
-    tables = {UI, *HERE, *SHORTER, *ELSEWHERE, *NOT_RUN}
+    tables = {*HERE, *SHORTER, *ELSEWHERE, *NOT_RUN}
     # `python -m initlab.replay` in a sentence is a name, where other lines say what follows it.
     told -= {name for name in told - tables if any(command.startswith(f"{name} ") for command in told)}
     assert told - tables == set(), "told, and run by no test that a table names"
@@ -197,12 +197,3 @@ def test_it_runs(line: str, small: Path) -> None:
 def test_its_shorter_form_runs(command: str, small: Path) -> None:
     line, printed = SHORTER[command]
     assert re.search(printed, run(line, small), re.MULTILINE)
-
-
-def test_mlflow_ui_shows_the_runs_with_no_flags(small: Path, tmp_path: Path) -> None:
-    """Those of the tests before. Only its port is another, since 5000 may be taken."""
-    with MlflowServer.ui(small, tmp_path, free_port()) as server:
-        client = MlflowClient(server.uri)
-        experiment = client.get_experiment_by_name("initlab")
-        names = {run.info.run_name for run in client.search_runs([experiment.experiment_id], max_results=1000)}
-    assert names >= {"init=kaiming,shifted_relu", "init=half,seed=1"}

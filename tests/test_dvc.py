@@ -111,10 +111,11 @@ def test_an_experiment_trains_what_it_names(pair: Path) -> None:
 
 def test_the_table_of_experiments(pair: Path) -> None:
     table = run(pair, "dvc exp show").splitlines()
-    header, *rows = (line.split() for line in table if not line.startswith(" ─"))
+    header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in table if line)
     metrics = [f"report/metrics/init={variant},model=deep.json:test/accuracy" for variant in ("kaiming", "pytorch")]
     assert header == ["Experiment", "Created", *metrics, "replicas", "init", "model"]
-    (row,) = (row for row in rows if "[pair]" in row)
+    (row,) = (row for row in rows if "[pair]" in row[0])
+    assert all(0 < float(accuracy) < 1 for accuracy in row[2:4])
     assert row[-3:] == ["16", "kaiming,pytorch", "deep"]
 
 

@@ -261,7 +261,7 @@ def test_a_full_disk(place: Place) -> None:
     done = command(["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script], place.folder, check=False)
     assert done.returncode == 1
     assert f"No space left on device: '{folder}/checkpoints/best.ckpt'" in done.stderr
-    assert "to go on from its last checkpoint: the same command, with resume=true" in done.stdout
+    assert "to go on from its last checkpoint: the same train.py command, with resume=true" in done.stdout
     assert "Traceback" not in done.stderr
     run = place.runs()[0]
     assert run.info.status == "FAILED"

@@ -305,7 +305,7 @@ def test_blocks_hand_out_columns(normalized: Path) -> None:
         ({"every": 0}, "stats.every is 0"),
         ({"probe": 1}, "stats.probe is 1; expected a whole number of at least 2"),
         ({"optimizer": partial(optim.SGD, lr=-1.0)}, "optimizer: Invalid learning rate: -1.0"),
-        ({"optimizer": partial(optim.SGD, lr="fast")}, "optimizer: "),
+        ({"optimizer": partial(optim.SGD, lr="fast")}, "optimizer.lr is 'fast'; expected a number"),
         ({"optimizer": partial(optim.SGD, lr=float("nan"))}, "optimizer: lr is nan; expected a finite number"),
         ({"optimizer": lambda parameters: parameters}, "expected torch.optim.optimizer.Optimizer"),
         ({"optimizer": optim.LBFGS}, "optimizer LBFGS mixes"),

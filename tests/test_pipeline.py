@@ -120,7 +120,8 @@ def test_data_of_another_version(made: Path) -> None:
 
 @pytest.fixture(scope="module")
 def short(clone: Path) -> Path:
-    """The clone, with a training that takes half a minute."""
+    """The clone, with a training of three variants that takes some seconds: of all, CI has seen `dvc repro` itself."""
+    edit(clone / "params.yaml", "glob(*)", "kaiming,normal,shifted_relu")
     edit(clone / "conf" / "trainer" / "auto.yaml", "max_epochs: 8", "max_epochs: 1")
     edit(clone / "conf" / "config.yaml", "replicas: 8", "replicas: 2")
     edit(clone / "conf" / "model" / "deep.yaml", "[50, 50, 50, 50, 50, 50, 50, 50]", "[10, 10, 10]")
@@ -151,12 +152,12 @@ def test_two_repros_at_once_and_one_interrupted(short: Path) -> None:
 def test_repro_runs_to_the_end_and_then_has_nothing_to_do(short: Path) -> None:
     clone = short
     output = dvc(clone, "repro")
-    variants = {path.stem for path in (clone / "conf" / "init").glob("*.yaml")}
+    variants = ("kaiming", "normal", "shifted_relu")
     metrics = {path.stem: json.loads(path.read_text()) for path in (clone / "report" / "metrics").iterdir()}
     assert set(metrics) == {f"init={variant},model={model}" for variant in variants for model in ("shallow", "deep")}
     assert metrics["init=kaiming,model=shallow"]["test/accuracy"] > 0.9
     page = (clone / "report" / "index.html").read_text()
-    assert "44 networks" in page
+    assert "12 networks" in page
     assert page.count("<img ") == 12  # figures 1, 3 and 4 are in two parts, and one more sums all up
     (run_id,) = re.findall("copied to the artifacts of run ([0-9a-f]{32})", output)
     client = MlflowClient(f"sqlite:///{clone}/mlflow.db")

@@ -599,7 +599,7 @@ def test_what_a_sweep_prints(project: Path, client: MlflowClient) -> None:
 
 
 def test_a_sweep_says_nothing_if_the_log_is_off(project: Path) -> None:
-    words = ["-m", "init=lecun,normal", "experiment=smoke", "trainer=cpu", "model.hidden=[20]"]
+    words = ["-m", "init=lecun", "experiment=smoke", "trainer=cpu", "model.hidden=[20]"]
     off = ["hydra/job_logging=disabled", "hydra/hydra_logging=disabled"]
     done = command([sys.executable, "train.py", *words, *off], project)
     assert (done.stdout, done.stderr) == ("", "")

@@ -23,7 +23,7 @@ expect.set_options(timeout=30_000)  # ms: a small machine at work on other tests
 def printed(project: Path) -> str:
     """What a sweep of two variants says at its end."""
     words = ["-m", "experiment=smoke", "trainer=cpu", "model.hidden=[20]"]
-    command([sys.executable, "train.py", *words, "init=lecun"], project)  # one that is not to be seen beside it
+    command([sys.executable, "train.py", *words[1:], "init=lecun"], project)  # one that is not to be seen beside it
     return command([sys.executable, "train.py", *words, "init=kaiming,normal"], project).stdout
 
 
