@@ -51,6 +51,7 @@ LONGEST = [
     "faults",
     "train",
     "pipeline",
+    "devices",
     "store",
     "dvc",
     "commands",

@@ -75,6 +75,11 @@ ELSEWHERE = {
     "dvc metrics diff": ("tests/test_dvc.py", 'run(pair, "dvc metrics diff")'),
     "dvc plots show": ("tests/test_dvc.py", 'run(pair, f"dvc plots {what}")'),
     "mlflow server": ("tests/servers.py", '"mlflow", "server"'),
+    "python train.py trainer=ddp replicas=1024": ("tests/test_devices.py", 'TWO = "trainer=ddp"'),
+    "python train.py trainer=ddp trainer.devices=2 trainer.accelerator=cpu": (
+        "tests/test_devices.py",
+        'TWO = "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"',
+    ),
     "python train.py experiment=smoke": ("tests/test_docs.py", "test_the_quickstarts_commands_do_what_it_says"),
     "python train.py -m init=normal,pytorch,kaiming model=deep replicas=4 trainer.max_epochs=3": (
         "tests/test_docs.py",

@@ -522,8 +522,8 @@ def test_a_configuration_builds_what_works_or_is_refused(
         patch.chdir(empty)
         built, refusal = attempt(made, HydraException)
     if built is not None:
-        trainer, network, _ = built
-        assert trainer.world_size == 1
+        trainer, network, images = built
+        assert network.replicas % trainer.world_size == 0 or trainer.world_size <= images.batch_size
         assert all(isinstance(callback, Callback) for callback in trainer.callbacks)
         assert all(isinstance(logger, Logger) for logger in trainer.loggers)
         works(network.scheme, network.activation)

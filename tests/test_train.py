@@ -440,7 +440,10 @@ def test_what_a_sweep_knows_of_its_jobs(words: list[str], params: dict[str, str]
         ("loss.outputs=0", "loss: outputs is 0"),
         ("loss.outputs=5", "loss.outputs is 5; the data has 10 classes"),
         ("data.batch_size=50001", "batch_size is 50001; there are 50,000 training images"),
-        ("trainer.devices=2", "trainer: 2 devices; replicas are trained on one"),
+        (
+            "trainer.devices=100",
+            "trainer: 100 devices; expected a number that divides 8 replicas, or at most 64, the images of a batch",
+        ),
         ("trainer.callbacks=[5]", "trainer.callbacks is 5; expected pytorch_lightning"),
         ("stats=5", "stats is 5; expected `every` and `probe`"),
         ("seed=${seed}", "seed: Recursive interpolation detected"),

@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from initlab import lit, loader, mnist, model, origin, track
+from initlab import lit, loader, mnist, model, origin, ranks, refusals, track
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ def build(cfg: DictConfig, folder: Path) -> "tuple[Trainer, lit.Network, loader.
         raise ValueError(f"matmul_precision is {cfg.matmul_precision!r}; expected one of {', '.join(lit.PRECISIONS)}")
     devices = str(cfg.trainer.get("devices"))
     if devices.isdecimal() and int(devices) > 1:  # before Lightning makes a list of as many
-        raise ValueError(f"trainer: {devices} devices; replicas are trained on one")
+        refusals.refuse_devices(int(devices), replicas=cfg.replicas, batch_size=cfg.data.batch_size)
     network = lit.Network(
         hidden=list(cfg.model.hidden),
         replicas=cfg.replicas,
@@ -41,8 +42,8 @@ def build(cfg: DictConfig, folder: Path) -> "tuple[Trainer, lit.Network, loader.
         probe=cfg.stats.probe,
     )
     trainer = instantiate(cfg.trainer, default_root_dir=folder)
-    lit.check(trainer)
     images = loader.Images(cfg.data.folder, batch_size=cfg.data.batch_size, seed=cfg.seed)
+    refusals.refuse_trainer(trainer, replicas=cfg.replicas, batch_size=cfg.data.batch_size)
     images.prepare_data()
     facts = mnist.read_facts(images.folder)
     if 1 < network.loss.outputs < facts["classes"]:
@@ -66,16 +67,15 @@ def train(config: Mapping[str, Any], run: track.Run) -> float:
     trainer, network, images = build(OmegaConf.create(dict(config)), run.folder)
     facts = mnist.read_facts(images.folder)
     data = {"name": images.folder.name, "source": config["data"].get("pin") or str(images.folder), "facts": facts}
-    run.begin(origin.here(facts, trainer.strategy.root_device), data)
+    run.begin(origin.here(facts, trainer.strategy.root_device, trainer.world_size), data)
     network.record = run.log
     last = run.folder / track.LAST
     if last.exists() and not run.journal.entries:
         raise ValueError(
             f"{run.folder} has a checkpoint, but its metrics.jsonl is gone: start a new run, without resume"
         )
-    with lit.matmul_precision(config["matmul_precision"]):
-        trainer.fit(network, images, ckpt_path=last if last.exists() else None, weights_only=True)
-        trainer.test(network, images, verbose=False)
+    with ranks.others(run.folder, trainer.world_size) if refusals.is_shared(trainer) else nullcontext():
+        _fit(trainer, network, images, last, config["matmul_precision"])
     run.tag(**{"weights.sha256": network.digest()})
     run.evidence(network.theory(), network.tensors())
     saved = model.save(
@@ -90,3 +90,17 @@ def train(config: Mapping[str, Any], run: track.Run) -> float:
     if not saved:
         log.info("no MLflow model is kept: it knows the losses of initlab.mlp, and activations with plain constants")
     return run.journal.last("val/accuracy")
+
+
+def follow(folder: Path) -> None:
+    """Trains what the run in `folder` is, as another of its devices: `train`, in another process, records it."""
+    config = OmegaConf.load(folder / track.CONFIG)
+    assert isinstance(config, DictConfig)
+    _fit(*build(config, folder), folder / track.LAST, config.matmul_precision)
+
+
+def _fit(trainer: "Trainer", network: lit.Network, images: loader.Images, last: Path, precision: str) -> None:
+    """Trains, from the last checkpoint if there is one, and tests."""
+    with lit.matmul_precision(precision):
+        trainer.fit(network, images, ckpt_path=last if last.exists() else None, weights_only=True)
+        trainer.test(network, images, verbose=False)

@@ -1,4 +1,4 @@
-"""Lightning's room: the module around the hand-written network, its checkpoints, and what a trainer must be."""
+"""Lightning's room: the module around the hand-written network, and its checkpoints."""
 
 import hashlib
 import io
@@ -15,20 +15,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.loggers import Logger
+from pytorch_lightning import LightningModule
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
-from torch.optim import LBFGS, SGD, Adafactor, Optimizer
+from torch.optim import SGD, Optimizer
 
-from initlab import files, init, mlp, stats, theory
+from initlab import files, init, mlp, process, stats, theory
+from initlab.refusals import refuse_optimizer, refuse_other
+from initlab.share import Share
 
 log = logging.getLogger(__name__)
 
 # Notes on devices and fonts are no news to the reader of a run.
-for noisy in ("pytorch_lightning", "matplotlib"):
+for noisy in ("pytorch_lightning", "lightning_fabric", "matplotlib"):
     logging.getLogger(noisy).setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", ".*LeafSpec", category=FutureWarning)
+warnings.filterwarnings("ignore", ".*`srun` command is available", category=UserWarning)  # on a login node, say
 warnings.filterwarnings("ignore", "Checkpoint directory .* exists", category=UserWarning)  # of a resumed run
 
 PRECISIONS = "highest", "high", "medium"
@@ -66,13 +68,14 @@ class Network(LightningModule):
         init.whole("stats.every", every, least=1)
         init.whole("stats.probe", probe, least=2)
         for name, value, kind in [("scheme", scheme, init.Scheme), ("activation", activation, mlp.Activation)]:
-            _refuse_other(name, value, kind)
-        _refuse_other("loss", loss, mlp.Loss)
-        _refuse_mixing(optimizer)
+            refuse_other(name, value, kind)
+        refuse_other("loss", loss, mlp.Loss)
+        refuse_optimizer(optimizer)
         self.automatic_optimization = False
         self.hidden, self.replicas, self.seed, self.scheme = list(hidden), replicas, seed, scheme
         self.activation, self.loss, self.optimizer = activation, loss, optimizer
         self.every, self.probe, self.record = every, probe, record
+        self.share = Share(replicas)
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         self._pending: list[tuple[int, dict[str, Tensor]]] = []  # on the device until the epoch ends
         self._sums: dict[str, Tensor] = {}
@@ -80,9 +83,10 @@ class Network(LightningModule):
         self._series: dict[str, list[Tensor]] = defaultdict(list)
 
     def configure_model(self) -> None:
-        """Draws the networks: Lightning calls it once the data, and so the number of inputs, is known."""
+        """Draws the networks, on each device all of them: Lightning calls it once the number of inputs is known."""
         if len(self.weights):
             return
+        self.share = Share(self.replicas, self.trainer.global_rank, self.trainer.world_size)
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         widths = [data.inputs, *self.hidden, self.loss.outputs]
         self.activation = self.activation.to(self.trainer.strategy.root_device)
@@ -92,11 +96,21 @@ class Network(LightningModule):
         self.biases.extend(biases)
 
     def configure_optimizers(self) -> Optimizer:
-        return self.optimizer(list(self.parameters()))
+        """Of this device's replicas: of parameters that lie where theirs do."""
+        if self.share.mine(self.weights[0]) is self.weights[0]:
+            return self.optimizer(list(self.parameters()))
+        return self.optimizer([nn.Parameter(self.share.mine(whole.detach())) for whole in self.parameters()])
+
+    @property
+    def network(self) -> tuple[list[Tensor], list[Tensor], mlp.Activation]:
+        """Weights, biases and activation of this device's replicas; without a trainer, of all."""
+        mine = self.share.mine
+        return [mine(W) for W in self.weights], [mine(b) for b in self.biases], self.activation.each(mine)
 
     def gradients(self, x: Tensor, y: Tensor) -> tuple[Tensor, list[mlp.Gradient], mlp.Trace]:
         """The maths, on one batch: see `mlp.loss_and_gradients`."""
-        return mlp.loss_and_gradients(x, y, list(self.weights), list(self.biases), self.activation, self.loss)
+        weights, biases, activation = self.network
+        return mlp.loss_and_gradients(x, y, weights, biases, activation, self.loss)
 
     @torch.no_grad()
     def training_step(self, block: Iterator[tuple[Tensor, Tensor]], batch_idx: int) -> None:
@@ -116,14 +130,18 @@ class Network(LightningModule):
         """What takes an optimiser step on a batch x (784, B), y (B,), and returns the mean losses (R,) before it."""
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, Optimizer)
-        network = list(self.weights), list(self.biases), self.activation, self.loss
-        if _is_plain(optimizer):
-            return lambda x, y: mlp.descend(x, y, *network, lr=optimizer.param_groups[0]["lr"])
+        network, loss, share = self.network, self.loss, self.share
+        if _is_plain(optimizer) and share.by_replica:
+            return lambda x, y: mlp.descend(x, y, *network, loss, lr=optimizer.param_groups[0]["lr"])
 
         def step(x: Tensor, y: Tensor) -> Tensor:
-            losses, gradients, _ = mlp.loss_and_gradients(x, y, *network)
-            for W, b, gradient in zip(*network[:2], gradients, strict=True):
-                W.grad, b.grad = gradient.W, gradient.b
+            all_images = len(y)
+            x, y = share.images(x, y)
+            losses, gradients, _ = mlp.loss_and_gradients(x, y, *network, loss)
+            found = [gradient.W for gradient in gradients] + [gradient.b for gradient in gradients]
+            losses, *found = share.mean([losses, *found], len(y) / all_images)
+            for parameter, gradient in zip(optimizer.param_groups[0]["params"], found, strict=True):
+                parameter.grad = gradient
             optimizer.step()
             return losses
 
@@ -139,6 +157,7 @@ class Network(LightningModule):
         self._started, self._first = time.perf_counter(), self.global_step
 
     def on_train_start(self) -> None:
+        self._keep_signals()
         if self.global_step == 0:
             self._keep_weights()
         else:
@@ -147,7 +166,8 @@ class Network(LightningModule):
     def on_validation_epoch_end(self) -> None:
         values = self._means("val")
         self._pending.append((self.global_step, values))
-        self.log_dict({name: value.mean() for name, value in values.items()}, batch_size=1)  # for the checkpoints
+        # for the checkpoints
+        self.log_dict({name: value.mean() for name, value in values.items()}, batch_size=1, sync_dist=True)
 
     def on_test_epoch_end(self) -> None:
         self._pending.append((self.global_step, self._means("test")))
@@ -164,19 +184,28 @@ class Network(LightningModule):
             f"{_diverged(last['val/loss'])}"
         )
 
+    def on_train_end(self) -> None:
+        self._gather()
+
     def on_test_start(self) -> None:
         """Measures the networks as trained: here, since a run resumed after its last epoch has no end of training."""
+        self._keep_signals()
         self._measure(self.global_step)
         self._keep_weights()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what was summed and kept so far to the weights, the optimiser and Lightning's counts."""
-        checkpoint["initlab"] = {"sums": self._sums, "counts": self._counts, "series": dict(self._series)}
+        self._gather()
+        sums = {name: self.share.all(total) for name, total in self._sums.items()}
+        checkpoint["initlab"] = {"sums": sums, "counts": self._counts, "series": dict(self._series)}
+        _of_optimizers(checkpoint, self.share.all)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes this device's part of what all had, however many there were then."""
         kept = checkpoint["initlab"]
+        _of_optimizers(checkpoint, self.share.mine)
         device = self.trainer.strategy.root_device
-        self._sums = {name: total.to(device) for name, total in kept["sums"].items()}
+        self._sums = {name: self.share.mine(total).to(device) for name, total in kept["sums"].items()}
         self._counts = kept["counts"]
         self._series.update(kept["series"])
 
@@ -223,15 +252,28 @@ class Network(LightningModule):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         images, labels = data.splits["validation"]
         _, gradients, trace = self.gradients(images[: self.probe].mT, labels[: self.probe])
+        weights = self.network[0]
         layers = [
             stats.Layer(z, a, gradient.z, W, gradient.W)
-            for z, a, W, gradient in zip(trace.z, trace.a[1:], self.weights, gradients, strict=True)
+            for z, a, W, gradient in zip(trace.z, trace.a[1:], weights, gradients, strict=True)
         ]
         self._pending.append((step, stats.measure(layers) | self._means("train")))
         self._series["step"].append(torch.tensor(step))
         for number, layer in enumerate(layers[:-1], start=1):
-            self._series[f"layer{number}/histogram"].append(stats.histogram(layer.a))
-        return [W.clone() for W in self.weights]
+            self._series[f"layer{number}/histogram"].append(self.share.over_replicas(stats.histogram(layer.a)))
+        return [W.clone() for W in weights]
+
+    @torch.no_grad()
+    def _gather(self) -> None:
+        """Brings the replicas of all devices together on each."""
+        for parameter in self.parameters():
+            mine = self.share.mine(parameter)
+            if mine is not parameter:
+                parameter.copy_(self.share.all(mine))
+
+    def _keep_signals(self) -> None:
+        if self.share.devices > 1:
+            process.take_sigterm_back()
 
     def _keep_weights(self) -> None:
         self._series["layer1/weight"].append(self.weights[0][0, :UNITS].detach().clone())
@@ -239,14 +281,14 @@ class Network(LightningModule):
     def _measure_update(self, before: list[Tensor]) -> None:
         """Adds what the step just taken did to the weights to the measurement made before it."""
         _, values = self._pending[-1]
-        for number, (old, new) in enumerate(zip(before, self.weights, strict=True), start=1):
+        for number, (old, new) in enumerate(zip(before, self.network[0], strict=True), start=1):
             values[f"layer{number}/update_ratio"] = stats.update_ratio(old, new)
 
     @torch.no_grad()
     def _evaluate(self, stage: str, chunks: Iterable[tuple[Tensor, Tensor]]) -> None:
-        weights, biases = list(self.weights), list(self.biases)
+        network = self.network
         for x, y in chunks:
-            z = mlp.forward(x, weights, biases, self.activation).z[-1]
+            z = mlp.forward(x, *network).z[-1]
             losses, _ = self.loss(z, y)
             self._add(f"{stage}/loss", losses.sum(-1), len(y))
             self._add(f"{stage}/accuracy", (self.loss.predict(z) == y).float().sum(-1), len(y))
@@ -256,14 +298,18 @@ class Network(LightningModule):
         self._counts[name] = self._counts.get(name, 0) + count
 
     def _means(self, stage: str) -> dict[str, Tensor]:
-        """Takes out the means, since they were last taken, of what was added under `stage`: {name: (R,)}."""
+        """Takes out the means, since they were last taken, of what was added under `stage`: {name: (R,)}, of this
+        device's replicas.
+        """
         names = [name for name in self._sums if name.startswith(stage)]
         return {name: self._sums.pop(name) / self._counts.pop(name) for name in names}
 
     def _flush(self) -> dict[str, np.ndarray]:
-        """Hands what is pending to `record`, after one transfer from the device; returns the last step's values."""
+        """Hands what is pending to `record`, after one exchange between devices and one transfer from this one; returns
+        the last step's values, of all replicas.
+        """
         tensors = [value for _, values in self._pending for value in values.values()]
-        arrays = iter(torch.stack(tensors).cpu().double().numpy())
+        arrays = iter(self.share.all(torch.stack(tensors, 1)).T.cpu().double().numpy())
         merged: dict[int, dict[str, np.ndarray]] = {}
         for step, values in self._pending:
             merged.setdefault(step, {}).update({name: next(arrays) for name in values})
@@ -303,17 +349,6 @@ def matmul_precision(name: str) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def check(trainer: Trainer) -> None:
-    """Raises ValueError unless it is a trainer on one device, and its callbacks and loggers are Lightning's."""
-    _refuse_other("trainer", trainer, Trainer)
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        _refuse_other("trainer.callbacks", callback, Callback)
-    for logger in trainer.loggers:
-        _refuse_other("trainer.logger", logger, Logger)
-    if trainer.world_size != 1:
-        raise ValueError(f"trainer: {trainer.world_size} devices; replicas are trained on one")
-
-
 def _percent(accuracies: np.ndarray) -> str:
     """Mean ± half-width of the 95 % interval over replicas (R,)."""
     mean, ci95 = stats.mean_ci95(accuracies)
@@ -326,32 +361,18 @@ def _diverged(losses: np.ndarray) -> str:
     return f"  {lost} of {len(losses)} diverged" if lost else ""
 
 
-def _refuse_mixing(optimizer: Callable[[list[nn.Parameter]], Optimizer]) -> None:
-    """Tries the optimiser on a stand-in, so that its own checks run first.
+def _of_optimizers(checkpoint: dict[str, Any], change: Callable[[Tensor], Tensor]) -> None:
+    """Changes what optimisers keep of parameters, tensors (R, D, E), and not counts; not in place: it is theirs."""
 
-    Raises ValueError if it refuses its settings, if one is a number that float32 can't hold, or if it mixes replicas.
-    """
-    for name, value in getattr(optimizer, "keywords", {}).items():
-        if isinstance(value, str):
-            raise ValueError(f"optimizer.{name} is {value!r}; expected a number")
-    try:
-        made = optimizer([nn.Parameter(torch.zeros(1, 1, 1))])
-    except Exception as error:  # whatever was named in the configuration raises whatever it likes
-        raise ValueError(f"optimizer: {error}") from error
-    _refuse_other("optimizer", made, Optimizer)
-    for name, value in made.defaults.items():
-        if isinstance(value, (int, float)) and not abs(value) <= torch.finfo(torch.float32).max:
-            raise ValueError(f"optimizer: {name} is {value!r}; expected a finite number")
-    if isinstance(made, LBFGS | Adafactor):
-        raise ValueError(f"optimizer {type(made).__name__} mixes the entries of a tensor, so replicas would mix")
+    def changed(kept: Any) -> Any:
+        return change(kept) if isinstance(kept, Tensor) and kept.dim() else kept
+
+    for optimizer in checkpoint.get("optimizer_states", []):
+        states = optimizer["state"].items()
+        optimizer["state"] = {key: {name: changed(kept) for name, kept in state.items()} for key, state in states}
 
 
 def _is_plain(optimizer: Optimizer) -> bool:
     """Whether a step is W <- W - lr dL/dW, and no more."""
     more = ("momentum", "weight_decay", "dampening", "nesterov", "maximize")
     return type(optimizer) is SGD and not any(optimizer.defaults[name] for name in more)
-
-
-def _refuse_other(name: str, value: object, kind: type) -> None:
-    if not isinstance(value, kind):
-        raise ValueError(f"{name} is {value!r}; expected {kind.__module__}.{kind.__qualname__}")

@@ -10,7 +10,7 @@
 Replicas never mix: every product runs within one r, every mean over B alone. Nothing here uses autograd.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -44,8 +44,12 @@ class Activation:
 
     def to(self, device: torch.device) -> "Activation":
         """The same, with constants that are tensors on `device`."""
+        return self.each(lambda constant: constant.to(device))
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Activation":
+        """The same, with constants that are tensors changed."""
         constants = {"leak": self.leak, "shift": self.shift, "scale": self.scale}
-        return Activation(**{name: c.to(device) if isinstance(c, Tensor) else c for name, c in constants.items()})
+        return Activation(**{name: change(c) if isinstance(c, Tensor) else c for name, c in constants.items()})
 
     def __call__(self, z: Tensor) -> Tensor:
         """a = phi(z), elementwise: (R, D, B) -> (R, D, B)."""

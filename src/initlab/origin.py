@@ -16,8 +16,8 @@ PARTS = ("code", "data", "packages", "machine")
 Origin = dict[str, dict[str, str]]
 
 
-def here(facts: Mapping[str, Any], device: torch.device) -> Origin:
-    """What a run on this device, of the data with these facts (`mnist.read_facts`), comes from.
+def here(facts: Mapping[str, Any], device: torch.device, devices: int = 1) -> Origin:
+    """What a run on this device, or on several such, of the data with these facts (`mnist.read_facts`) comes from.
 
     code: SHA-256 of every file of this package that is loaded.  data: of every split.  packages: versions of what the
     package depends on.  machine: what decides the order of floating-point sums.
@@ -26,7 +26,7 @@ def here(facts: Mapping[str, Any], device: torch.device) -> Origin:
         "code": code(),
         "data": {name: fact["sha256"] for name, fact in facts["splits"].items()},
         "packages": packages(),
-        "machine": machine(device),
+        "machine": machine(device) | {"devices": str(devices)},
     }
 
 

@@ -20,14 +20,20 @@ def exit_on_signals() -> Iterator[None]:
 
     Lightning would turn the first into exit code 1 and the second into 0, which reads as success.
     """
-
-    def leave(number: int, _: object) -> None:
-        global _signal
-        _signal = number
-        raise SystemExit(128 + number)
-
-    with _handled_by(leave):
+    with _handled_by(_leave):
         yield
+
+
+def take_sigterm_back() -> None:
+    """Inside of `exit_on_signals`: from Lightning, whose handler would first wait for all devices to hear of it."""
+    if signal.getsignal(signal.SIGINT) is _leave:
+        signal.signal(signal.SIGTERM, _leave)
+
+
+def _leave(number: int, _: FrameType | None) -> None:
+    global _signal
+    _signal = number
+    raise SystemExit(128 + number)
 
 
 @contextmanager

@@ -47,12 +47,26 @@ TARGETS = {
 }
 # Of the trainer only what bears on numbers: some of its other options import what they name.
 TRAINER = {
-    *("_target_", "accelerator", "devices", "max_epochs", "min_epochs", "max_steps", "min_steps", "max_time"),
+    *(
+        "_target_",
+        "accelerator",
+        "devices",
+        "strategy",
+        "max_epochs",
+        "min_epochs",
+        "max_steps",
+        "min_steps",
+        "max_time",
+    ),
     *("limit_train_batches", "limit_val_batches", "limit_test_batches", "check_val_every_n_epoch", "precision"),
     *("num_sanity_val_steps", "deterministic", "benchmark", "logger", "enable_progress_bar", "enable_model_summary"),
-    *("enable_checkpointing", "callbacks", "plugins"),
+    *("enable_checkpointing", "callbacks", "plugins", "use_distributed_sampler"),
 }
-ACCELERATORS = {"auto", "cpu", "gpu", "cuda", "mps"}
+CHOICES: dict[str, list] = {
+    "accelerator": ["auto", "cpu", "gpu", "cuda", "mps"],
+    "strategy": ["auto", "ddp"],
+    "logger": [False],
+}
 CHECKPOINT = {
     *("_target_", "filename", "monitor", "mode", "save_last", "save_top_k", "save_weights_only", "every_n_epochs"),
     *("save_on_train_epoch_end", "enable_version_counter", "verbose"),
@@ -204,8 +218,9 @@ def read(text: str) -> dict[str, Any]:
         for key in part:
             if key not in known:
                 raise ReplayError(f"trainer: {key} is nothing that a replay takes from a record")
-    if trainer.get("accelerator", "auto") not in ACCELERATORS or trainer.get("logger"):
-        raise ReplayError(f"trainer: accelerator is {trainer.get('accelerator')!r}, logger {trainer.get('logger')!r}")
+    for key in CHOICES.keys() & trainer.keys():
+        if trainer[key] not in CHOICES[key]:
+            raise ReplayError(f"trainer: {key} is {trainer[key]!r}, which a replay does not take from a record")
     return config
 
 

@@ -1,0 +1,102 @@
+"""One run on two devices: two processes, on the CPU with gloo as on GPUs with NCCL. The same numbers as on one."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from conftest import ROOT, started, wait_for
+from hydra import compose, initialize_config_dir
+from mlflow import MlflowClient
+from omegaconf import OmegaConf
+from safetensors.torch import load_file
+
+from initlab import experiment, track
+from initlab.journal import Journal
+
+TWO = "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"
+ONE = ("trainer=cpu",)
+Train = Callable[..., Journal]
+
+
+@pytest.fixture
+def trained(normalized: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
+    """What `train.py` does, in this process and those that it starts: {name} is the folder, and `each` sees the run."""
+    monkeypatch.chdir(tmp_path)
+
+    def train(name: str, *words: str, each: Callable[[track.Run], None] = lambda run: None) -> Journal:
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            shortened = f"data.folder={normalized}", "data.pin=null", "stats.every=100"
+            cfg = compose("config", [*words, *shortened, "+trainer.limit_train_batches=2"])
+        keys = [key for key in cfg if key not in ("tracking", "resume")]
+        config: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, keys), resolve=True)
+        place = {"uri": f"sqlite:///{tmp_path}/mlflow.db", "experiment": "any", "name": name, "resume": True}
+        with track.run(**place, folder=tmp_path / name, config=config) as run:
+            log = run.log
+            monkeypatch.setattr(run, "log", lambda values: (log(values), each(run)))
+            experiment.train(config, run)
+        return run.journal
+
+    return train
+
+
+def assert_same(one: Journal, two: Journal, *, rtol: float, atol: float) -> None:
+    """Every replica's value of every metric at every step; and what pictures are made of."""
+    assert one.history.keys() == two.history.keys()
+    for step, values in one.history.items():
+        assert values.keys() == two.history[step].keys()
+        for name, replicas in values.items():
+            np.testing.assert_allclose(
+                two.history[step][name], replicas, rtol=rtol, atol=atol, err_msg=f"{name} {step}"
+            )
+    ours, theirs = (load_file(journal.folder / "tensors.safetensors") for journal in (one, two))
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        slack = 4 if name.endswith("histogram") else 1e-5  # images that rounding brings over a bin's edge; weights
+        np.testing.assert_allclose(theirs[name], tensor, rtol=rtol, atol=slack)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("replicas=4", "init=unit_relu"),  # two replicas on each device
+        ("replicas=3", "init=lsuv", "optimizer=adam"),  # half of each batch on each
+    ],
+)
+def test_two_devices_are_one(words: tuple[str, ...], trained: Train) -> None:
+    """Through 256 steps in float32: sums in another order differ by some 1e-7, which steps let grow; one image of the
+    10,000 may be taken for another digit.
+    """
+    assert_same(trained("one", *words, *ONE), trained("two", *words, *TWO), rtol=1e-3, atol=1.5e-4)
+
+
+def test_a_device_is_lost_and_the_run_goes_on(trained: Train) -> None:
+    """Its process is killed after the first epoch; the whole of the optimiser's state is in the checkpoint."""
+    words = "replicas=4", "optimizer=adam", "trainer.max_epochs=2"
+
+    def kill(run: track.Run) -> None:
+        if len(run.journal.entries) > 2:
+            psutil.Process().children()[-1].kill()
+
+    with pytest.raises(RuntimeError, match="the process of device 1 ended with exit code -9"):
+        trained("two", *words, *TWO, each=kill)
+    assert psutil.Process().children() == []
+    two = trained("two", *words, *TWO)
+    assert two.facts["status"] == "FINISHED"
+    assert_same(trained("one", *words, *ONE), two, rtol=1e-3, atol=1.5e-4)
+
+
+def test_sigterm_ends_all_of_it(project: Path) -> None:
+    with started("trainer.max_epochs=1000", "replicas=2", *TWO, cwd=project) as process:
+        wait_for("epoch 1/", process)
+        others = psutil.Process(process.pid).children()
+        assert len(others) == 1
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 143
+        assert not [other for other in others if other.is_running()]
+    client = MlflowClient(f"sqlite:///{project}/mlflow.db")
+    (run,) = client.search_runs([client.get_experiment_by_name("initlab").experiment_id])
+    assert (run.info.status, run.data.tags["end.reason"]) == ("KILLED", "SIGTERM")
