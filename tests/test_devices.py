@@ -90,7 +90,9 @@ def test_a_device_is_lost_and_the_run_goes_on(trained: Train) -> None:
 
 
 def test_sigterm_ends_all_of_it(project: Path) -> None:
-    with started("trainer.max_epochs=1000", "replicas=2", *TWO, cwd=project) as process:
+    """Also in an allocation of Slurm's, whose number of tasks is not that of devices."""
+    slurm = {"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_JOB_ID": "1"}
+    with started("trainer.max_epochs=1000", "replicas=2", *TWO, cwd=project, **slurm) as process:
         wait_for("epoch 1/", process)
         others = psutil.Process(process.pid).children()
         assert len(others) == 1

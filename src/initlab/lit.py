@@ -30,7 +30,6 @@ log = logging.getLogger(__name__)
 for noisy in ("pytorch_lightning", "lightning_fabric", "matplotlib"):
     logging.getLogger(noisy).setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", ".*LeafSpec", category=FutureWarning)
-warnings.filterwarnings("ignore", ".*`srun` command is available", category=UserWarning)  # on a login node, say
 warnings.filterwarnings("ignore", "Checkpoint directory .* exists", category=UserWarning)  # of a resumed run
 
 PRECISIONS = "highest", "high", "medium"

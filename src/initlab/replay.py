@@ -43,6 +43,7 @@ TARGETS = {
     "initlab.progress.Progress",
     "pytorch_lightning.Trainer",
     "pytorch_lightning.callbacks.ModelCheckpoint",
+    "pytorch_lightning.plugins.environments.LightningEnvironment",
     *(f"torch.optim.{name}" for name in CLASSES.split()),
 }
 # Of the trainer only what bears on numbers: some of its other options import what they name.
