@@ -148,4 +148,4 @@ def publish(client: MlflowClient, run_id: str, folder: Path, register: str | Non
             client.create_registered_model(register, description="Networks of one init scheme.")
         # A server keeps to itself where its models are; a database is not asked, as that would go by a global setting.
         source = f"models:/{model.model_id}" if client.tracking_uri.startswith("http") else model.artifact_location
-        client.create_model_version(register, source, run_id, model_id=model.model_id)
+        client.create_model_version(register, source, run_id, model_id=model.model_id, await_creation_for=0)

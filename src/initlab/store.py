@@ -16,6 +16,7 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from mlflow.utils.credentials import read_mlflow_creds
 from sqlalchemy.exc import SQLAlchemyError
 
 from initlab import process, ui
@@ -33,14 +34,14 @@ PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1
 
 
 class TrackingError(OSError):
-    """The tracking store does not answer, or can't be written."""
+    """The tracking store does not answer, refuses this user, or can't be written."""
 
 
 def connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
     """A client of the store at `uri`, and the id of the experiment, both made if they are not there yet.
 
     A store in a file is made under a lock, so that parallel first starts are safe, and in WAL mode, which lets runs
-    write side by side. Raises TrackingError within seconds if the store does not answer.
+    write side by side. Raises TrackingError within seconds if the store does not answer, or refuses this user.
     """
     file = _file(uri)
     _probe(uri, file)
@@ -51,9 +52,7 @@ def connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
     except TrackingError:
         raise
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
-        raise TrackingError(
-            f"tracking.uri: the store at {place(uri)} can't be used: {redact(str(error).splitlines()[0])}"
-        ) from error
+        raise TrackingError("tracking.uri: " + trouble(place(uri), error, "can't be used")) from error
 
 
 def client(uri: str) -> MlflowClient:
@@ -73,7 +72,27 @@ def asked(place: str) -> Iterator[None]:
     except TrackingError:
         raise
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise TrackingError(f"{place} does not answer: {redact(str(error).splitlines()[0])}") from error
+        raise TrackingError(trouble(place, error)) from error
+
+
+def trouble(place: str, error: Exception, otherwise: str = "does not answer") -> str:
+    """What an error of the store at `place` means, in a line without passwords. otherwise: if it is no refusal."""
+    status = None
+    if isinstance(error, MlflowException):
+        status = error.get_http_status_code()
+    elif isinstance(error, requests.HTTPError) and error.response is not None:  # of artifacts
+        status = error.response.status_code
+    if status == 401:
+        refused = f"does not know {user()} by this password" if user() else "asks who you are"
+        return f"{place} {refused}; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+    if status == 403:
+        return f"{place} does not let {user()} do this; its admin can: docs/server.md"
+    return f"{place} {otherwise}: {redact(str(error).splitlines()[0])}"
+
+
+def user() -> str | None:
+    """As whom a server that asks knows us."""
+    return read_mlflow_creds().username
 
 
 def public(uri: str) -> str | None:
@@ -114,8 +133,10 @@ def _experiment(client: MlflowClient, name: str, file: Path | None) -> str:
             f"tracking.experiment: {name} is deleted; bring it back with `mlflow experiments restore "
             f"--experiment-id {found.experiment_id}`, or name another"
         )
-    for key in tags.keys() - found.tags.keys():  # made by somebody else
-        client.set_experiment_tag(found.experiment_id, key, tags[key])
+    missing = tags.keys() - found.tags.keys()  # made by somebody else
+    # A server may let its user look and not write: what is there already, written again, says so before any work.
+    for key in missing or (["mlflow.experimentKind"] if file is None else []):
+        client.set_experiment_tag(found.experiment_id, key, found.tags.get(key, tags[key]))
     return found.experiment_id
 
 

@@ -129,8 +129,9 @@ def collect(uri: str, run_id: str) -> results.Results:
 
 
 def attach(uri: str, folder: Path, names: Sequence[str], *, run_id: str) -> None:
-    """Copies files into the artifacts of a run."""
-    _keep(store.client(uri), run_id, folder, names)
+    """Copies files into the artifacts of a run. Raises store.TrackingError."""
+    with store.asked(store.place(uri)):
+        _keep(store.client(uri), run_id, folder, names)
 
 
 def find(uri: str, digest: str) -> str | None:

@@ -133,8 +133,8 @@ class Run:
             except AWAY as error:
                 if time.monotonic() > until:
                     raise store.TrackingError(
-                        f"{self.place} does not take the record of this run ({type(error).__name__}: "
-                        f"{store.redact(str(error).splitlines()[0][:200])}); it waits in {self.folder}; "
+                        f"the store does not take the record of this run ({store.trouble(self.place, error)[:300]}); "
+                        f"it waits in {self.folder}; "
                         f"once the store is back: python -m initlab.deliver {self.folder}"
                     ) from error
                 time.sleep(1)
@@ -327,7 +327,7 @@ def owner() -> dict[str, str]:
     """Who runs it, and from what."""
     return origin.tags() | {
         "owner": process.owner(),
-        "mlflow.user": process.user(),
+        "mlflow.user": store.user() or process.user(),
         "mlflow.source.name": Path(sys.argv[0]).name,
         "mlflow.source.type": "LOCAL",
     }
