@@ -57,6 +57,7 @@ LONGEST = [
     "commands",
     "docs",
     "fuzz",
+    "servers",
     "ui",
     "replay",
     "benchmarks",

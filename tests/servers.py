@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import distribution
 from pathlib import Path
@@ -24,8 +24,9 @@ LIMIT = 60  # seconds, for what takes less than ten
 
 
 @contextmanager
-def postgres(folder: Path) -> Iterator[str]:
-    """The URI of an empty PostgreSQL database on 127.0.0.1. Its log stays in `folder`, its data go when it stops.
+def postgres(folder: Path, password: str | None = None) -> Iterator[str]:
+    """The URI of an empty PostgreSQL database on 127.0.0.1, which asks for the password if one is given. Its log stays
+    in `folder`, its data go when it stops.
 
     PostgreSQL refuses to run as root: for root, nobody runs it, from a copy of the programs, since nobody may be kept
     out of the folders that hold root's.
@@ -45,6 +46,9 @@ def postgres(folder: Path) -> Iterator[str]:
             options |= {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
         programs, data = package / "pginstall" / "bin", home / "data"
         layout = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
+        if password is not None:
+            (home / "password").write_text(password)
+            layout[1:2] = ["--auth=scram-sha-256", f"--pwfile={home / 'password'}"]
         if subprocess.run([programs / "initdb", f"--pgdata={data}", *layout], **options).returncode:
             raise RuntimeError(log.read_text())
         settings = ["--listen_addresses=127.0.0.1", f"--port={port}", "--unix_socket_directories=", "--fsync=off"]
@@ -58,30 +62,13 @@ def postgres(folder: Path) -> Iterator[str]:
             server.wait(LIMIT)
 
 
-class MlflowServer:
-    """`mlflow server` on 127.0.0.1, which can be ended and started again at the same address, with the same store.
+class Server:
+    """A program that answers HTTP at a port of 127.0.0.1, which can be ended and started again. Its log is a file."""
 
-    Its runs are in the database at `backend`, its artifacts and its log in `folder`.
-    """
-
-    def __init__(self, backend: str, folder: Path, port: int) -> None:
+    def __init__(self, command: Sequence[str], port: int, *, cwd: Path, log: Path) -> None:
         self.uri = f"http://127.0.0.1:{port}"
-        self._log = folder / "mlflow.log"
-        self._command = [
-            *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
-            *("--backend-store-uri", backend, "--artifacts-destination", str(folder / "artifacts")),
-            *("--allowed-hosts", f"127.0.0.1:{port}"),
-        ]
-        self._cwd = folder
+        self._command, self._cwd, self._log = command, cwd, log
         self._process: subprocess.Popen[bytes] | None = None
-
-    @classmethod
-    def ui(cls, project: Path, folder: Path, port: int) -> Self:
-        """`mlflow ui` in a project's root, told nothing but its port, as 5000 may be taken. Its log is in `folder`."""
-        server = cls("", folder, port)
-        server._cwd = project
-        server._command = [str(Path(sys.executable).with_name("mlflow")), "ui", "--port", str(port)]
-        return server
 
     def __enter__(self) -> Self:
         self.start()
@@ -117,7 +104,8 @@ class MlflowServer:
 
     def _answers(self) -> bool:
         try:
-            return requests.get(f"{self.uri}/health", timeout=5).ok
+            # An S3 store refuses who has no key: that is an answer too.
+            return requests.get(f"{self.uri}/health", timeout=5).status_code < 500
         except requests.RequestException:
             return False
 
@@ -132,9 +120,30 @@ class MlflowServer:
         end = time.monotonic() + LIMIT
         while _runs(group):
             if time.monotonic() > end:
-                raise RuntimeError(f"mlflow server does not end on {number.name}:\n{self._log.read_text()}")
+                raise RuntimeError(f"{self._command[0]} does not end on {number.name}:\n{self._log.read_text()}")
             time.sleep(0.01)
         self._process = None
+
+
+class MlflowServer(Server):
+    """`mlflow server`, each time with the same store.
+
+    Its runs are in the database at `backend`, its artifacts and its log in `folder`.
+    """
+
+    def __init__(self, backend: str, folder: Path, port: int) -> None:
+        command = [
+            *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
+            *("--backend-store-uri", backend, "--artifacts-destination", str(folder / "artifacts")),
+            *("--allowed-hosts", f"127.0.0.1:{port}"),
+        ]
+        super().__init__(command, port, cwd=folder, log=folder / "mlflow.log")
+
+    @classmethod
+    def ui(cls, project: Path, folder: Path, port: int) -> Server:
+        """`mlflow ui` in a project's root, told nothing but its port, as 5000 may be taken. Its log is in `folder`."""
+        command = [str(Path(sys.executable).with_name("mlflow")), "ui", "--port", str(port)]
+        return Server(command, port, cwd=project, log=folder / "mlflow.log")
 
 
 def free_port() -> int:

