@@ -207,17 +207,20 @@ def test_a_sweep_of_a_user(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     "the run ends with exit code 1 and says where its record waits; later, `python -m initlab.deliver`",
 )
 def test_an_s3_store_that_is_away(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server has the run's metrics, and its folder the rest, until it can be delivered."""
+    """None starts without it. Of one that goes on, the server has the metrics, and the folder the rest, until later."""
     as_user(monkeypatch, *ANN)
     monkeypatch.setattr(track, "PATIENCE", 0)
     words = {"uri": site.mlflow.uri, "experiment": "away", "folder": tmp_path / "run", "name": "run"}
+    client, experiment = store.connect(words["uri"], "away")
+    store.refuse_lost_artifacts(client, experiment)
     site.s3.stop()
+    with pytest.raises(store.TrackingError, match=r"^tracking.uri: .* can't reach its store of artifacts;"):
+        store.refuse_lost_artifacts(client, experiment)
     with (
         pytest.raises(store.TrackingError, match=r"it waits in .*; once the store is back: python -m initlab.deliver"),
         track.run(**words, config={"seed": 0}) as run,
     ):
         run.log({0: {"loss": np.array([1.0, 2.0])}})
-    client = MlflowClient(site.mlflow.uri)
     assert client.get_run(run.run_id).info.status == "RUNNING"
     assert client.get_run(run.run_id).data.metrics["loss"] == 1.5
     site.s3.start()

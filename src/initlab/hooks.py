@@ -163,7 +163,7 @@ def refuse_bad_place(config: DictConfig, folder: Path) -> None:
 
     registered_model(config, config.hydra)
     with made(folder):
-        store.connect(**place(config))
+        store.refuse_lost_artifacts(*store.connect(**place(config)))
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

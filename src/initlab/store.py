@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import requests
 from filelock import FileLock
 from mlflow import MlflowClient
+from mlflow.artifacts import list_artifacts
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.utils.credentials import read_mlflow_creds
@@ -53,6 +54,18 @@ def connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
         raise
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         raise TrackingError("tracking.uri: " + trouble(place(uri), error, "can't be used")) from error
+
+
+def refuse_lost_artifacts(client: MlflowClient, experiment_id: str) -> None:
+    """Raises TrackingError if a server answers, and the store behind it that artifacts go to does not."""
+    location = client.get_experiment(experiment_id).artifact_location
+    if not location.startswith("mlflow-artifacts:"):
+        return
+    try:
+        list_artifacts(f"{location}/of-no-run", tracking_uri=client.tracking_uri)
+    except (MlflowException, OSError) as error:
+        where = place(client.tracking_uri)
+        raise TrackingError(f"tracking.uri: {where} can't reach its store of artifacts; its log says why") from error
 
 
 def client(uri: str) -> MlflowClient:

@@ -135,10 +135,11 @@ def attach(uri: str, folder: Path, names: Sequence[str], *, run_id: str) -> None
 
 
 def find(uri: str, digest: str) -> str | None:
-    """The id of the newest sweep whose results have this digest, if there is one."""
+    """The id of the newest sweep whose results have this digest, if there is one. Raises store.TrackingError."""
     client = store.client(uri)
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    found = client.search_runs(experiments, f"tags.`{DIGEST}` = '{digest}'", max_results=1)
+    with store.asked(store.place(uri)):
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        found = client.search_runs(experiments, f"tags.`{DIGEST}` = '{digest}'", max_results=1)
     return found[0].info.run_id if found else None
 
 
