@@ -154,6 +154,12 @@ def test_kaiming_keeps_the_second_moment() -> None:
         assert abs((last - first).item() - 7 * np.log(rate)) < 4 * 0.063
 
 
+def test_kaimings_gain_is_a_free_number() -> None:
+    """The same draw, by another number; 2 is the scheme's own."""
+    assert init.kaiming(gain=2) == init.kaiming() == init.VarianceScaling(2.0, "fan_in")
+    assert init.kaiming(0.5, "fan_out", gain=3).variance(6, 2) == 3 / 1.25 / 6
+
+
 def test_torch_fan_out_on_the_lessons_tensor_is_our_kaiming() -> None:
     """torch reads a weight as (fan_out, fan_in): on the lesson's (784, 50), its fan_out is 784."""
     w = torch.empty(784, 50)
@@ -187,6 +193,7 @@ def test_pytorch_is_what_linear_does() -> None:
         (lambda: init.VarianceScaling(1, mode="sideways"), "mode is 'sideways'; expected one of one, fan_in"),
         (lambda: init.VarianceScaling(1, distribution="cauchy"), "distribution is 'cauchy'"),
         (lambda: init.kaiming(leak=float("inf")), "leak is inf"),
+        (lambda: init.kaiming(gain=0), "gain is 0; expected a positive number"),
         (lambda: init.kaiming(leak=1e200), r"leak is 1e\+200; expected a finite number, up to 1e\+18"),
         (lambda: init.Orthogonal(gain=10**400), "gain is 10{400}; expected a positive number, up to"),
         (lambda: init.Orthogonal(gain=0), "gain is 0"),

@@ -77,8 +77,8 @@ class VarianceScaling(Scheme):
         return generator.standard_normal((fan_out, fan_in), np.float32) * np.float32(sqrt(variance))
 
 
-def kaiming(leak: float = 0.0, mode: Literal["fan_in", "fan_out"] = "fan_in") -> VarianceScaling:
-    """N(0, 2 / ((1 + leak^2) n)): the scale that a (leaky) ReLU takes away, given back.
+def kaiming(leak: float = 0.0, mode: Literal["fan_in", "fan_out"] = "fan_in", gain: float = 2.0) -> VarianceScaling:
+    """N(0, gain / ((1 + leak^2) n)), gain 2: the scale that a (leaky) ReLU takes away, given back.
 
     `fan_in` keeps the variance of the forward signal, `fan_out` that of the backward one.
     Source: He et al. (2015), "Delving Deep into Rectifiers", eq. 10, 14 and 15.
@@ -86,7 +86,8 @@ def kaiming(leak: float = 0.0, mode: Literal["fan_in", "fan_out"] = "fan_in") ->
     if not _is_number(leak):
         raise ValueError(f"leak is {leak!r}; expected a finite number, up to {LARGEST}")
     _one_of("mode", mode, ("fan_in", "fan_out"))
-    return VarianceScaling(2 / (1 + leak**2), mode)
+    _positive("gain", gain)
+    return VarianceScaling(gain / (1 + leak**2), mode)
 
 
 @dataclass(frozen=True)
