@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from itertools import islice
 from math import prod
 from pathlib import Path
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+FOUND = "optimization_results.yaml"  # what Hydra's Optuna sweeper leaves
 TRIED = 20  # values of a swept key, before a sweep starts: some hundredths of a second each
 at_exit = ExitStack()  # train.py closes it when Hydra returns or exits: Hydra calls no hook when a job has failed
 
@@ -73,6 +75,7 @@ class Record(Callback):
             with process.leave_at_once_on_signals():
                 from initlab import experiment, journal, sweep  # noqa: F401 (experiment: what takes long to import)
             HydraConfig.instance().set_config(config)
+            refuse_missing_plugin(config)
             what = overrides(config.hydra)
             found = None
             if resumes(config):
@@ -92,6 +95,8 @@ class Record(Callback):
             )
             at_exit.callback(self.end, parent)
             name_by_what_varies(config)
+            start_at_config(config)
+            self.found = Path(config.hydra.sweep.dir, FOUND)
             self.jobs, self.process = count_jobs(config), os.getpid()
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
@@ -125,7 +130,9 @@ class Record(Callback):
                     names = report.write(found, self.folder / "report")
                     log.info(f"report: {Path(self.folder, 'report', 'index.html').absolute()}")
                     parent.keep(self.folder / "report", names)
-                parent.describe(*report.summary(found, seconds), results.digest(self.folder))
+                parent.describe(*report.summary(found, seconds), results.digest(self.folder), report.best(found))
+                if self.found.exists():
+                    parent.keep(self.found.parent, [self.found.name])
             log.info(f"recorded as sweep {parent.run_id}\n{parent.look()}")
         except store.TrackingError as error:
             self.status, reason, lost = "FAILED", str(error), error
@@ -148,11 +155,25 @@ def refuse_bad_values(config: DictConfig, folder: Path) -> None:
     experiment.build(OmegaConf.create(plain(config)), folder)
 
 
+def refuse_missing_plugin(config: DictConfig) -> None:
+    """Raises if the sweeper or the launcher is of a plugin that is not installed."""
+    for part in ("sweeper", "launcher"):
+        plugin = re.match(r"(hydra_plugins\.hydra_(\w+)_(?:sweeper|launcher))\.", config.hydra[part]._target_)
+        if plugin is not None and find_spec("hydra_plugins") and not find_spec(plugin[1]):
+            install = f"pip install -c constraints.txt -e '.[{plugin[2]}]'"
+            raise ValueError(f"hydra/{part}={config.hydra.runtime.choices[f'hydra/{part}']} needs an extra: {install}")
+
+
 def refuse_bad_sweep(config: DictConfig, folder: Path) -> None:
     """Raises if a sweep would be recorded in more than one place, or one of its values can't be used."""
-    for item in split_overrides(config)[0]:
+    swept = split_overrides(config)[0]
+    for item in swept:
         if item.key_or_group.startswith(("tracking", "resume")):
             raise ValueError(f"{item.input_line}: a sweep is one record, and {item.key_or_group} one value")
+    if is_search(config):
+        from initlab import search
+
+        search.check(config.hydra.sweeper, [item.key_or_group for item in swept])
     for job in one_by_one(config):
         refuse_bad_values(job, folder)
 
@@ -307,8 +328,8 @@ def run_is_in(config: DictConfig) -> bool:
 def one_by_one(config: DictConfig) -> Iterator[DictConfig]:
     """Configurations in which each swept value is seen, the others at their first; of a long list the first 20.
 
-    A value that can't be used is so found before the first job, not when its turn comes. Raises ValueError if a list
-    is empty.
+    A value that can't be used is so found before the first job, not when its turn comes: of an interval, its ends.
+    Raises ValueError if a list is empty.
     """
     swept, shared = split_overrides(config)
     values = {}
@@ -317,6 +338,11 @@ def one_by_one(config: DictConfig) -> Iterator[DictConfig]:
             values[item.get_key_element()] = list(islice(item.sweep_string_iterator(), TRIED))
             if not values[item.get_key_element()]:
                 raise ValueError(f"{item.input_line} names no value")
+        elif item.is_interval_sweep():
+            ends: Any = item.value()
+            if not ends.start < ends.end:
+                raise ValueError(f"{item.input_line}: expected interval(low,high)")
+            values[item.get_key_element()] = [str(ends.start), str(ends.end)]
     first = {key: choices[0] for key, choices in values.items()}
     jobs = [first] + [first | {key: value} for key, choices in values.items() for value in choices[1:]]
     loader = GlobalHydra.instance().config_loader()
@@ -335,9 +361,26 @@ def name_by_what_varies(config: DictConfig) -> None:
         config.hydra.overrides.hydra.append(f"++hydra.callbacks.record.shared=[{','.join(keys)}]")
 
 
+def is_search(config: DictConfig) -> bool:
+    """Whether Optuna chooses the jobs."""
+    return config.hydra.sweeper._target_.endswith(".OptunaSweeper")
+
+
+def start_at_config(config: DictConfig) -> None:
+    """Makes a search begin at the values that the configuration has: what it finds is compared with them."""
+    sampler = config.hydra.sweeper.get("sampler")
+    if sampler is not None and "start" in sampler:
+        swept = split_overrides(config)[0]
+        values = {item.get_key_element(): OmegaConf.select(config, item.key_or_group) for item in swept}
+        with open_dict(config), read_write(config.hydra):
+            sampler.start = {key: value for key, value in values.items() if value is not None} | dict(sampler.start)
+
+
 def count_jobs(config: DictConfig) -> int:
-    """How many jobs the sweep's overrides make: the product of their values; 0 if a sweeper looks for them itself."""
+    """How many jobs the sweep makes: the product of its keys' values, or a search's trials; 0 if it can't be told."""
     swept, _ = split_overrides(config)
+    if is_search(config):
+        return config.hydra.sweeper.n_trials
     if not config.hydra.sweeper._target_.endswith(".BasicSweeper") or not all(o.is_discrete_sweep() for o in swept):
         return 0
     return prod(len(list(item.sweep_string_iterator())) for item in swept)

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 from mlflow import MlflowClient
+from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
@@ -53,13 +54,18 @@ class Sweep:
         with store.asked("the tracking store"):
             return _results(self.client, self.experiment_id, self.run_id)
 
-    def describe(self, lead: str, table: str, digest: str) -> None:
+    def describe(self, lead: str, table: str, digest: str, best: str | None = None) -> None:
         """Sets the description, in Markdown, that MLflow shows with the run, and the digest of the results, by which
-        `find` finds it. Raises store.TrackingError.
+        `find` finds it. best: a search's best run, which becomes a tag. Raises store.TrackingError.
         """
         link = f"[Its jobs, side by side]({ui.address_of_jobs(self.experiment_id, self.run_id)})"
-        text = f"{lead} {link}\n\n{table}"
         with store.asked("the tracking store"):
+            if best is not None:
+                jobs = store.jobs(self.client, self.experiment_id, self.run_id)
+                run_id = next(job.info.run_id for job in jobs if best in (job.info.run_name, _apart(job)))
+                self.client.set_tag(self.run_id, "best", best)
+                link = f"[The best]({ui.address(self.experiment_id, run_id)}) · {link}"
+            text = f"{lead} {link}\n\n{table}"
             self.client.set_tag(self.run_id, DIGEST, digest)
             self.client.set_tag(self.run_id, MLFLOW_RUN_NOTE, text[:NOTE].rpartition("\n")[0])
 
@@ -149,6 +155,11 @@ def _keep(client: MlflowClient, run_id: str, folder: Path, names: Sequence[str])
         client.log_artifact(run_id, str(folder / name), None if within == "." else within)
 
 
+def _apart(job: Run) -> str:
+    """The name of a run among others of that name."""
+    return f"{job.info.run_name} ({job.info.run_id[:8]})"
+
+
 def _results(client: MlflowClient, experiment_id: str, parent_id: str) -> results.Results | None:
     """The tables of all finished jobs, one under the other, with name and overrides as columns; the rest of each."""
     jobs = store.jobs(client, experiment_id, parent_id)
@@ -157,7 +168,7 @@ def _results(client: MlflowClient, experiment_id: str, parent_id: str) -> result
     twice = Counter(name for name, _ in newest)
     tables, runs, tensors = [], {}, {}
     for (name, _), job in newest.items():
-        name = name if twice[name] == 1 else f"{name} ({job.info.run_id[:8]})"
+        name = name if twice[name] == 1 else _apart(job)
         overrides = json.loads(job.data.tags["overrides"])
         swept = dict(item.lstrip("+~").partition("=")[::2] for item in overrides)
         with TemporaryDirectory() as folder:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import fill
 
 import pandas as pd
 
@@ -9,30 +10,47 @@ from initlab.report import figures, look, page, tables, words
 from initlab.report.view import View
 from initlab.results import Results
 
-COLUMNS = ("variant", "test accuracy", "val/loss", "time")
+COLUMNS = {"variant": "variant", "accuracy": "test accuracy", "val/loss": "val/loss", "time": "time"}
 
 
 def table(results: Results, seconds: Mapping[str, float]) -> str:
     """The final accuracies and losses of all runs, best first, for a terminal. seconds: {run: how long it took}."""
-    rows = _rows(View(results), seconds)
+    view = View(results)
+    rows = _rows(view, seconds)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows) + "\n"
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    if view.search is not None:
+        rest = len(view.search.runs) - len(view.variants)
+        lines += [f"and {rest} more, in report/comparison.md" for _ in range(rest > 0)]
+        lines += ["", fill(words.lead(view).replace(words.SPACE, " "), 120)]
+    return "\n".join(lines) + "\n"
 
 
 def summary(results: Results, seconds: Mapping[str, float]) -> tuple[str, str]:
     """The result in a sentence or two, and the same table in Markdown."""
     view = View(results)
-    head, *rows = ["| " + " | ".join(row) + " |" for row in _rows(view, seconds)]
-    return words.lead(view), "\n".join([head, "|---" * len(COLUMNS) + "|", *rows]) + "\n"
+    cells = _rows(view, seconds)
+    head, *rows = ["| " + " | ".join(row) + " |" for row in cells]
+    return words.lead(view), "\n".join([head, "|---" * len(cells[0]) + "|", *rows]) + "\n"
+
+
+def best(results: Results) -> str | None:
+    """The best run of a search."""
+    search = View(results).search
+    return None if search is None else str(search.best["run"])
 
 
 def _rows(view: View, seconds: Mapping[str, float]) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = [COLUMNS]
+    columns = dict(COLUMNS)
+    if view.search is not None:
+        columns = {"variant": "trial", "score": "validation accuracy", **dict(list(COLUMNS.items())[1:])}
+    rows = [tuple(columns.values())]
     for setting in view.settings:
         for row in words.ranked(view, setting):
             run = view.run[row["variant"], setting]
-            took = f"{seconds[run]:.0f} s" if run in seconds else ""
-            rows.append((" ".join(filter(None, (row["variant"], setting))), row["accuracy"], row["val/loss"], took))
+            row["time"] = f"{seconds[run]:.0f} s" if run in seconds else ""
+            row["variant"] = " ".join(filter(None, (row["variant"], setting)))
+            rows.append(tuple(row[name] for name in columns))
     return rows
 
 

@@ -1,8 +1,8 @@
 """The figures of a report, each a function from the sweep as `View` lays it out."""
 
 from collections.abc import Iterator
-from math import ceil
-from typing import Any
+from math import ceil, log, sqrt
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -10,9 +10,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter
 
 from initlab.report import look
 from initlab.report.look import DARK, GREY, SERIES, SHADES, WIDTH
+from initlab.report.searched import Search
 from initlab.report.view import View
 from initlab.stats import BINS, HIGH, LOW, mean_ci95
 
@@ -22,6 +24,8 @@ SEEN = 1e-3, 1e2  # standard deviations of activations that the overview has roo
 def draw(view: View, lesson: pd.DataFrame | None) -> Iterator[tuple[str, Figure]]:
     """Every figure that there is the data for, under its file's name."""
     with matplotlib.rc_context(look.STYLE):
+        if view.search is not None and len(view.search.keys) <= 2:
+            yield "search", search(view.search)
         yield "overview", overview(view)
         if view.deepest():
             yield (
@@ -41,6 +45,44 @@ def draw(view: View, lesson: pd.DataFrame | None) -> Iterator[tuple[str, Figure]
             yield "weights", weights(view, view.side)
         if lesson is not None:
             yield "lesson", lesson_intervals(lesson)
+
+
+def search(found: Search) -> Figure:
+    """Validation accuracy of every run over the one number that was searched, or over two, as colour."""
+    figure = Figure(figsize=(0.6 * WIDTH, 3.6), layout="constrained")
+    axes = figure.subplots()
+    runs, x = found.runs.sort_values("mean"), found.keys[0]
+    percent = 100 * runs["mean"]
+    y = percent if len(found.keys) == 1 else runs[found.keys[1]]
+    if len(found.keys) == 1:
+        axes.errorbar(runs[x], y, 100 * runs["ci95"], fmt="o", color=SERIES[0]["color"], elinewidth=1)
+        axes.set_ylabel("validation accuracy, %")
+        look.stretch_near_100(axes, "y", list(percent))
+    else:
+        worst = percent.quantile(0.25)  # what is worse is as dark as that: most colours are for what is good
+        dots = axes.scatter(runs[x], y, c=percent, cmap=SHADES, vmin=worst, s=36, edgecolors=DARK, linewidths=0.4)
+        figure.colorbar(dots, label="validation accuracy, %", extend="min")
+        axes.set_ylabel(found.keys[1])
+        _decades(axes, "y", runs[found.keys[1]])
+    axes.set_xlabel(x)
+    _decades(axes, "x", runs[x])
+    handles = {}
+    for name, run, marker in [("first", found.first, "s"), ("best", found.best, "*")]:
+        ring: dict[str, Any] = {"marker": marker, "markersize": 13, "fillstyle": "none", "linestyle": ""}
+        at = 100 * run["mean"] if len(found.keys) == 1 else run[found.keys[1]]
+        (handles[f"{name}: {found.label(run['run'])}"],) = axes.plot(run[x], at, color="#D55E00", **ring)
+    look.legend(figure, handles)
+    return figure
+
+
+def _decades(axes: Axes, axis: Literal["x", "y"], values: pd.Series) -> None:
+    """A logarithmic axis, if the middle run is nearer to its middle than to that of a plain one."""
+    low, middle, high = values.min(), values.median(), values.max()
+    if 0 < 3 * low < high and abs(log(middle / sqrt(low * high))) < abs(log(2 * middle / (low + high))):
+        (axes.set_xscale if axis == "x" else axes.set_yscale)("log")
+        scale = axes.xaxis if axis == "x" else axes.yaxis
+        scale.set_major_formatter("{x:g}")
+        scale.set_minor_formatter(NullFormatter() if 10 * low < high else "{x:g}")
 
 
 def overview(view: View) -> Figure:

@@ -7,6 +7,7 @@ import pandas as pd
 from torch import Tensor
 
 from initlab.report import tables
+from initlab.report.searched import SCORE, only, searched
 from initlab.results import Results
 from initlab.stats import mean_ci95
 
@@ -19,10 +20,14 @@ class View:
     """variants: what panels show, the init schemes if they were swept.  settings: what else differs, as series.
 
     reference: the variant that others are compared with, `kaiming` if it is there.  run: {(variant, setting): its run}.
-    side: of the images, in pixels, if they are square.
+    side: of the images, in pixels, if they are square.  search: the sweep as a search, if it is one; then all else is
+    of its best runs and the first, which is the reference.
     """
 
     def __init__(self, results: Results) -> None:
+        self.search = searched(results, _varied(results))
+        if self.search is not None:
+            results = only(results, self.search.shown())
         self.results = results
         self.summary = tables.over_replicas(results.replicas)
         varied = _varied(results)
@@ -33,6 +38,8 @@ class View:
         else:
             alone = {run: str(record["overrides"].get("init", run)) for run, record in results.runs.items()}
             variants, settings = {run: self._label(run, varied) or alone[run] for run in results.runs}, {}
+        if self.search is not None:
+            variants = {run: self.search.label(run) for run in results.runs}
         self.run = {(variants[run], settings.get(run, "")): run for run in results.runs}
         self.variants = list(dict.fromkeys(variant for variant, _ in self.run))
         self.settings = list(dict.fromkeys(setting for _, setting in self.run))
@@ -76,9 +83,10 @@ class View:
         return int((~np.isfinite(self.replicas(variant, setting, "val/loss"))).sum())
 
     def ranking(self, setting: str) -> list[str]:
-        """Variants by mean test accuracy, best first."""
+        """Variants by mean test accuracy, best first; of a search by what was searched for."""
         here = [variant for variant, s in self.run if s == setting]
-        return sorted(here, key=lambda v: -np.nan_to_num(self.replicas(v, setting, ACCURACY).mean()))
+        score = ACCURACY if self.search is None else SCORE
+        return sorted(here, key=lambda v: -np.nan_to_num(self.replicas(v, setting, score).mean()))
 
     def difference(self, variant: str, setting: str, name: str) -> tuple[float, float] | None:
         """Mean and 95 % half-width of each replica's value minus the reference's same replica's: they share batches.
@@ -136,7 +144,11 @@ class View:
         return float(self._start(variant, setting)[0]["layer1/grad_std"])
 
     def pair(self, setting: str) -> list[str]:
-        """The reference and the first variant whose activation has another shift; else the first two there are."""
+        """The reference and the first variant whose activation has another shift; else the first two there are; of a
+        search the first trial and the best.
+        """
+        if self.search is not None:
+            return list(dict.fromkeys([self.reference, self.ranking(setting)[0]]))
         here = [variant for variant, s in self.run if s == setting]
         first = self.reference if self.reference in here else here[0]
         others = [variant for variant in here if variant != first]

@@ -5,10 +5,10 @@ from math import isfinite
 
 import pandas as pd
 
+from initlab.report.searched import SCORE, SPACE, told
 from initlab.report.view import ACCURACY, CHANCE, View, growth
 from initlab.stats import mean_ci95
 
-SPACE = "\N{NO-BREAK SPACE}"
 KEPT = 0.9, 1.1  # factors a layer that count as keeping the scale
 LOST = "lost by"
 VAGUE = 0.01  # half-width of a difference of accuracies above which it decides nothing
@@ -17,6 +17,8 @@ SETTLED = 0.93, 1.07  # and, over the later half of the layers, as having settle
 
 def lead(view: View) -> str:
     """The result, a sentence or two a setting."""
+    if view.search is not None:
+        return " ".join(told(view.search))
     sentences = []
     for setting in view.settings:
         ranked = view.ranking(setting)
@@ -241,17 +243,19 @@ def conclusions(view: View) -> list[str]:
         for other in others:
             difference = view.difference(other, setting, ACCURACY)
             change = view.shift(other, setting) - view.shift(first, setting)
-            if change and difference is not None:
-                scores = f"{accuracy(view, other, setting)} against {accuracy(view, first, setting)}"
+            scores = f"{accuracy(view, other, setting)} against {accuracy(view, first, setting)}"
+            if view.search is not None and difference is not None:
+                takeaways.append(f"{other}, beside {first}, {_effect(difference)} of the test images: {scores}.")
+            elif change and difference is not None:
                 takeaways.append(
                     _with(setting, f"Taking {change:g} off the activation ({other}) {_effect(difference)}: {scores}.")
                 )
     return takeaways or ["Nothing here tells one variant from another."]
 
 
-def accuracy(view: View, variant: str, setting: str) -> str:
+def accuracy(view: View, variant: str, setting: str, name: str = ACCURACY) -> str:
     """Of the test images, 97.05 ± 0.11 %; of the replicas that have not diverged, and how many have."""
-    alive, lost = view.survivors(variant, setting, ACCURACY), view.diverged(variant, setting)
+    alive, lost = view.survivors(variant, setting, name), view.diverged(variant, setting)
     count = f"{lost} of {lost + len(alive)} diverged"
     if not len(alive):
         return count
@@ -265,6 +269,7 @@ def ranked(view: View, setting: str) -> list[dict[str, str]]:
     rows = []
     for variant in view.ranking(setting):
         row = {"variant": variant, "accuracy": accuracy(view, variant, setting)}
+        row["score"] = accuracy(view, variant, setting, SCORE)
         row["difference"] = points(view.difference(variant, setting, ACCURACY))
         for name in ("val/loss", "train/loss"):
             alive = view.survivors(variant, setting, name)

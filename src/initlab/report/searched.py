@@ -1,0 +1,103 @@
+"""A sweep over numbers, tried one after the other in search of the best: what is to be told of all its runs at once."""
+
+from collections.abc import Iterator
+from math import isnan
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from initlab.results import Results
+from initlab.stats import mean_ci95
+
+SPACE = "\N{NO-BREAK SPACE}"
+FEWEST = 5  # runs of a sweep that is shown as a search
+SHOWN = 8  # of its runs, the best, that are shown one by one, beside the first
+SCORE = "val/accuracy"  # what is searched for: the test images are no part of a choice
+
+
+class Search(NamedTuple):
+    """runs: a row a run, in their order: `run`, the swept keys, mean and ci95 of the score over replicas, `alike`.
+
+    alike: whether it can't be told from the best, by the paired interval of their replicas' difference.
+    """
+
+    keys: list[str]
+    runs: pd.DataFrame
+
+    @property
+    def best(self) -> pd.Series:
+        return self.runs.loc[self.runs["mean"].idxmax()]
+
+    @property
+    def first(self) -> pd.Series:
+        """Where the search began: at the values that the configuration has."""
+        return self.runs.iloc[0]
+
+    def label(self, run: str) -> str:
+        """Its numbers: shift=0.41, gain=2.5; by the whole keys where their last words are the same."""
+        words = [key.rpartition(".")[2] for key in self.keys]
+        names = words if len({*words}) == len(words) else self.keys
+        row = self.runs.set_index("run").loc[run]
+        return ", ".join(f"{name}={row[key]:g}" for name, key in zip(names, self.keys, strict=True))
+
+    def shown(self) -> list[str]:
+        """The first run and the best, in their order."""
+        best = set(self.runs.nlargest(SHOWN, "mean")["run"])
+        return [run for number, run in enumerate(self.runs["run"]) if number == 0 or run in best]
+
+
+def searched(results: Results, varied: list[str]) -> Search | None:
+    """The sweep as a search, if all that varies in it is numbers, of which no seed is one."""
+    values = {run: [_number(record["overrides"].get(key)) for key in varied] for run, record in results.runs.items()}
+    if len(values) < FEWEST or not varied or "seed" in varied or not np.isfinite([*values.values()]).all():
+        return None
+    last = results.replicas.dropna(subset=SCORE).groupby(["run", "replica"])[[SCORE, "val/loss"]].last()
+    scores = {run: last.loc[run, SCORE].to_numpy() for run in values}
+    whole = {run: bool(np.isfinite(last.loc[run, "val/loss"]).all()) for run in values}
+    best = max(values, key=lambda run: scores[run].mean())
+    rows = []
+    for run, numbers in values.items():
+        alike = run == best or (whole[run] and whole[best] and not _differ(scores[run], scores[best]))
+        rows.append((run, *numbers, *mean_ci95(scores[run]), alike))
+    return Search(varied, pd.DataFrame(rows, columns=["run", *varied, "mean", "ci95", "alike"]))
+
+
+def told(search: Search) -> Iterator[str]:
+    """What a search found, and how much of that is chance."""
+    best, first, runs = search.best, search.first, search.runs
+    ranges = " and ".join(f"{key} from {runs[key].min():g} to {runs[key].max():g}" for key in search.keys)
+    yield f"{len(runs)} trials, {ranges}."
+    beside = f"; the first, {search.label(first['run'])}, has {_score(first)}" if best["run"] != first["run"] else ""
+    yield f"Best by validation accuracy is {search.label(best['run'])} with {_score(best)}{beside}."
+    alike = runs[runs["alike"]]
+    if len(alike) > 1:
+        spans = " and ".join(f"{key} from {alike[key].min():g} to {alike[key].max():g}" for key in search.keys)
+        yield f"Replica by replica {len(alike) - 1} of the others can't be told from it, {spans}."
+    yield "The best of many is partly luck: a sweep with another seed tells what it is worth."
+
+
+def _score(run: pd.Series) -> str:
+    mean, ci95 = 100 * run["mean"], 100 * run["ci95"]
+    return f"{mean:.2f}" + ("" if isnan(ci95) else f"{SPACE}±{SPACE}{ci95:.2f}") + f"{SPACE}%"
+
+
+def only(results: Results, runs: list[str]) -> Results:
+    """What the results have of these runs."""
+    replicas = results.replicas[results.replicas["run"].isin(runs)]
+    return Results(replicas, {r: results.runs[r] for r in runs}, {r: results.tensors[r] for r in runs})
+
+
+def _differ(ours: np.ndarray, theirs: np.ndarray) -> bool:
+    if len(ours) != len(theirs):
+        return False
+    mean, ci95 = mean_ci95(ours - theirs)
+    return ci95 is not None and abs(mean) > ci95
+
+
+def _number(text: str | None) -> float:
+    """nan if it is none."""
+    try:
+        return float(text) if text is not None else np.nan
+    except ValueError:
+        return np.nan
