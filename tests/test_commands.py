@@ -135,6 +135,17 @@ ELSEWHERE = {
     "dvc pull": ("tests/test_dvc.py", 'run(folder, "dvc pull")'),
     "dvc repro normalize_fashion_mnist": ("tests/test_dvc.py", 'dvc(clone, "status", "normalize_fashion_mnist")'),
     "pip install -c constraints.txt -e '.[s3]'": ("pyproject.toml", ",s3,"),  # of dev
+    "pip install -c constraints.txt -e '.[optuna]'": ("pyproject.toml", "initlab[bench,joblib,optuna,"),  # of dev
+    "python train.py -m experiment=search": ("tests/test_search.py", '*("-m", "experiment=search", '),
+    "python train.py -m init=shifted_relu init.activation.shift=0.5,0.839 +init.weights.gain=2,1.28 model=deep seed=1 "
+    "replicas=64 trainer.max_epochs=2": (
+        "tests/test_search.py",
+        '"init.activation.shift=0.839", "+init.weights.gain=1.28"',
+    ),
+    "python train.py -m hydra/sweeper=search init=kaiming 'optimizer.lr=tag(log,interval(0.01,1))'": (
+        "tests/test_search.py",
+        '"hydra/sweeper=search"',
+    ),
     "python train.py init=kaiming tracking.register=true": ("tests/test_model.py", '"tracking.register=true"'),
     **dict.fromkeys(FASHION, ("tests/test_dvc.py", 'shell(clone, COMMANDS["data"])')),  # that page as it stands
     **dict.fromkeys(SERVER, ("tests/test_servers.py", "site.shell(")),  # that page's as they stand
