@@ -10,11 +10,12 @@ import pytest
 import sweeps
 from conftest import ROOT, Train, started, wait_for
 from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from initlab import hooks, report, search
+from initlab import hooks, init, report, search
 from initlab.report.view import View
 
 SMALL = ("replicas=2", "trainer.max_epochs=1", "+trainer.limit_train_batches=1", "hydra.callbacks.record.report=false")
@@ -120,7 +121,7 @@ def composed(*overrides: str, **sweeper: object) -> DictConfig:
 @pytest.mark.parametrize(
     ("sweeper", "message"),
     [
-        ({"direction": "minimize"}, "direction is minimize; expected maximize"),
+        ({"direction": "minimize"}, "direction: expected maximize"),
         ({"n_trials": 0}, "n_trials is 0; expected a whole number of at least 1"),
         ({"n_jobs": 1.5}, "n_jobs is 1.5; expected a whole number of at least 1"),
         ({"storage": "sqlite:///a.db"}, "storage: expected null"),
@@ -135,6 +136,16 @@ def test_what_a_search_refuses(sweeper: dict, message: str, project: Path, monke
         config = composed(**sweeper)
         with pytest.raises(Exception, match=message):
             hooks.refuse_bad_sweep(config, project)
+
+
+def test_what_the_page_types_composes() -> None:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        found = compose("config", ["init=shifted_relu", "init.activation.shift=0.839", "+init.weights.gain=1.28"])
+        assert instantiate(found.init.weights) == init.VarianceScaling(1.28)
+        assert instantiate(found.init.activation).shift == 0.839
+        other = compose("config", ["hydra/sweeper=search"], return_hydra_config=True).hydra.sweeper
+        search.check(other, ["optimizer.lr"])
+        assert instantiate(other.sampler, start={"optimizer.lr": 0.05})._start == {"optimizer.lr": 0.05}
 
 
 def test_a_plugin_that_is_missing_is_named() -> None:

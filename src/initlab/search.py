@@ -48,7 +48,7 @@ def check(settings: Mapping[str, Any], swept: Sequence[str]) -> None:
     init.whole("hydra.sweeper.n_trials", settings["n_trials"], least=1)
     init.whole("hydra.sweeper.n_jobs", settings["n_jobs"], least=1)
     if settings["direction"] != "maximize":
-        raise ValueError(f"hydra.sweeper.direction is {settings['direction']}; expected maximize: it is an accuracy")
+        raise ValueError("hydra.sweeper.direction: expected maximize, as hydra/sweeper=search has it")
     if settings["storage"] is not None:
         raise ValueError("hydra.sweeper.storage: expected null; an interrupted search goes on with resume=true")
     if not swept:

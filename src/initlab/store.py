@@ -220,9 +220,16 @@ def parent(client: MlflowClient, experiment_id: str, folder: str) -> str:
 
 
 def jobs(client: MlflowClient, experiment_id: str, parent_id: str) -> list[Run]:
-    """The finished jobs of a sweep, in the order they were started."""
+    """The finished jobs of a sweep, in the order of their numbers; several may have been started at once."""
     query = f"tags.`mlflow.parentRunId` = '{parent_id}' and attributes.status = 'FINISHED'"
-    return list(client.search_runs([experiment_id], query, order_by=["attributes.start_time ASC"], max_results=50000))
+    found = client.search_runs([experiment_id], query, order_by=["attributes.start_time ASC"], max_results=50000)
+    return sorted(found, key=_number)
+
+
+def _number(job: Run) -> int:
+    """Of a sweep's job, as its folder has it; 0 if that is named otherwise."""
+    name = Path(job.data.tags.get("folder", "")).name
+    return int(name) if name.isdecimal() else 0
 
 
 def interrupted(client: MlflowClient, experiment_id: str, query: str) -> list[Run]:
