@@ -93,10 +93,10 @@ class Record(Callback):
                 overrides=what,
                 resume=found is not None,
             )
+            self.found = Path(config.hydra.sweep.dir, FOUND)
             at_exit.callback(self.end, parent)
             name_by_what_varies(config)
             start_at_config(config)
-            self.found = Path(config.hydra.sweep.dir, FOUND)
             self.jobs, self.process = count_jobs(config), os.getpid()
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
@@ -159,7 +159,7 @@ def refuse_missing_plugin(config: DictConfig) -> None:
     """Raises if the sweeper or the launcher is of a plugin that is not installed."""
     for part in ("sweeper", "launcher"):
         plugin = re.match(r"(hydra_plugins\.hydra_(\w+)_(?:sweeper|launcher))\.", config.hydra[part]._target_)
-        if plugin is not None and find_spec("hydra_plugins") and not find_spec(plugin[1]):
+        if plugin is not None and not (find_spec("hydra_plugins") and find_spec(plugin[1])):  # the first: of any plugin
             install = f"pip install -c constraints.txt -e '.[{plugin[2]}]'"
             raise ValueError(f"hydra/{part}={config.hydra.runtime.choices[f'hydra/{part}']} needs an extra: {install}")
 
