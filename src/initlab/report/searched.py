@@ -19,7 +19,7 @@ SCORE = "val/accuracy"  # what is searched for: the test images are no part of a
 class Search(NamedTuple):
     """runs: a row a run, in their order: `run`, the swept keys, mean and ci95 of the score over replicas, `alike`.
 
-    alike: whether it can't be told from the best, by the paired interval of their replicas' difference.
+    alike: whether the paired interval of its replicas' difference to the best's is known, and holds zero.
     """
 
     keys: list[str]
@@ -58,8 +58,9 @@ def searched(results: Results, varied: list[str]) -> Search | None:
     best = max(values, key=lambda run: scores[run].mean())
     rows = []
     for run, numbers in values.items():
-        alike = run == best or (whole[run] and whole[best] and not _differ(scores[run], scores[best]))
-        rows.append((run, *numbers, *mean_ci95(scores[run]), alike))
+        mean, ci95 = mean_ci95(scores[run])
+        alike = run == best or (whole[run] and whole[best] and _alike(scores[run], scores[best]))
+        rows.append((run, *numbers, mean, np.nan if ci95 is None else ci95, alike))
     return Search(varied, pd.DataFrame(rows, columns=["run", *varied, "mean", "ci95", "alike"]))
 
 
@@ -88,11 +89,11 @@ def only(results: Results, runs: list[str]) -> Results:
     return Results(replicas, {r: results.runs[r] for r in runs}, {r: results.tensors[r] for r in runs})
 
 
-def _differ(ours: np.ndarray, theirs: np.ndarray) -> bool:
+def _alike(ours: np.ndarray, theirs: np.ndarray) -> bool:
     if len(ours) != len(theirs):
         return False
     mean, ci95 = mean_ci95(ours - theirs)
-    return ci95 is not None and abs(mean) > ci95
+    return ci95 is not None and abs(mean) <= ci95
 
 
 def _number(text: str | None) -> float:
