@@ -7,7 +7,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from initlab import hooks
+from initlab import hooks, launchers
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -16,6 +16,8 @@ def main(cfg: DictConfig) -> float:
     from initlab import experiment, track
 
     job = HydraConfig.get()
+    with hooks.one_line():
+        launchers.go_to(Path(job.runtime.cwd))
     config = hooks.plain(cfg)
     record = track.run(
         **hooks.place(cfg),

@@ -10,6 +10,7 @@ import re
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
@@ -30,7 +31,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from initlab import process
+from initlab import launchers, process
 
 if TYPE_CHECKING:
     from initlab import sweep
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FOUND = "optimization_results.yaml"  # what Hydra's Optuna sweeper leaves
+# Of conf/hydra/launcher/*.yaml, which are whole without the schemas of the same name that the plugins bring.
+warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema", UserWarning)
+
 TRIED = 20  # values of a swept key, before a sweep starts: some hundredths of a second each
 at_exit = ExitStack()  # train.py closes it when Hydra returns or exits: Hydra calls no hook when a job has failed
 
@@ -52,7 +56,7 @@ class Record(Callback):
     def __init__(self, folder: str, report: bool = True, shared: Sequence[str] = ()) -> None:
         self.folder, self.report = Path(folder), report
         self.status = "FAILED"
-        self.jobs, self.process = 0, 0  # of the sweep: how many, and where
+        self.jobs, self.process = 0, ""  # of the sweep: how many, and where
         self.times: list[float] = []  # seconds that whole jobs took
         self.started: float | None = None
 
@@ -71,9 +75,13 @@ class Record(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         at_exit.enter_context(process.exit_on_signals())
+        self.launcher = launchers.Launcher(
+            config.hydra.runtime.choices["hydra/launcher"], config.hydra.launcher._target_
+        )
         with or_exit():
+            self.launcher.refuse_missing()
             with process.leave_at_once_on_signals():
-                from initlab import experiment, journal, sweep  # noqa: F401 (experiment: what takes long to import)
+                from initlab import experiment, journal, sweep, watch  # noqa: F401 (experiment takes long to import)
             HydraConfig.instance().set_config(config)
             refuse_missing_plugin(config)
             what = overrides(config.hydra)
@@ -86,6 +94,10 @@ class Record(Callback):
                 journal.refuse_used(Path(config.hydra.sweep.dir))
             refuse_bad_sweep(config, Path(config.hydra.sweep.dir))
             refuse_bad_place(config, Path(config.hydra.sweep.dir))
+            if self.launcher.elsewhere:
+                put_in(sweep_folder(config.hydra), config, "sweep")  # whatever a job's working directory is
+                self.launcher.begin(OmegaConf.to_container(config.hydra.launcher, resolve=True))  # type: ignore[arg-type]
+                at_exit.enter_context(process.exit_on_signals())  # again: Ray sets handlers of its own
             parent = sweep.Sweep(
                 **place(config),
                 folder=sweep_folder(config.hydra),
@@ -97,13 +109,19 @@ class Record(Callback):
             at_exit.callback(self.end, parent)
             name_by_what_varies(config)
             start_at_config(config)
-            self.jobs, self.process = count_jobs(config), os.getpid()
+            self.jobs, self.process = count_jobs(config), process.owner()
+            if self.launcher.elsewhere:
+                at_exit.enter_context(watch.watching(parent, self.jobs))
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
-        """Says how far the sweep is. A job in a process of its own knows nothing of the others, and says nothing."""
-        if self.jobs and self.process == os.getpid():
+        """Says how far the sweep is. A job in a process of its own says nothing: its sweep does, when it has ended."""
+        if self.process and self.process != process.owner():
+            launchers.leave_terminal()
+        elif self.jobs:
+            from initlab import watch
+
             number, whole = HydraConfig.get().job.num, self.times[1:] or self.times  # the first does what all need
-            left = f", about {duration(mean(whole) * (self.jobs - number))} to go" if whole else ""
+            left = f", about {watch.duration(mean(whole) * (self.jobs - number))} to go" if whole else ""
             log.info(f"job {number + 1} of {self.jobs}{left}")
             # Of a job that was begun before, what is left of it says nothing of the others.
             self.started = None if run_is_in(config) else time.monotonic()
@@ -119,6 +137,8 @@ class Record(Callback):
         """Gathers the results of all finished jobs, reports on them with the parent run, and ends it."""
         from initlab import report, results, store
 
+        if self.launcher.elsewhere and self.status != "FINISHED":
+            self.launcher.end(self.folder)
         lost, reason = None, "a job failed"
         try:
             found = parent.results()
@@ -212,6 +232,11 @@ def go_on_in(folder: Path | None, config: DictConfig, key: str) -> None:
         log.info(f"no interrupted {key} of this configuration is here: starting a new one")
         return
     log.info(f"resuming the {key} in {folder}")
+    put_in(folder, config, key)
+
+
+def put_in(folder: Path | str, config: DictConfig, key: str) -> None:
+    """Makes Hydra use this folder."""
     name = f"hydra.{key}.dir"
     with open_dict(config), read_write(config.hydra):
         OmegaConf.update(config, name, str(folder))
@@ -384,12 +409,6 @@ def count_jobs(config: DictConfig) -> int:
     if not config.hydra.sweeper._target_.endswith(".BasicSweeper") or not all(o.is_discrete_sweep() for o in swept):
         return 0
     return prod(len(list(item.sweep_string_iterator())) for item in swept)
-
-
-def duration(seconds: float) -> str:
-    """75 -> 1 min 15 s."""
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
 def sweep_folder(job: Any) -> str:

@@ -5,7 +5,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -21,7 +21,12 @@ def exit_on_signals() -> Iterator[None]:
     Lightning would turn the first into exit code 1 and the second into 0, which reads as success.
     """
     with _handled_by(_leave):
-        yield
+        try:
+            yield
+        except SystemExit:
+            if _signal is not None:  # Ray makes another code of it
+                raise SystemExit(128 + _signal) from None
+            raise
 
 
 def take_sigterm_back() -> None:
@@ -63,6 +68,31 @@ def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[No
 def ended_by() -> str | None:
     """The signal that is ending this process, if one is: SIGTERM, say."""
     return None if _signal is None else signal.Signals(_signal).name
+
+
+def end_children(grace: float) -> None:
+    """Ends the processes that this one has started, and theirs: SIGTERM, and after `grace` seconds SIGKILL.
+
+    SIGTERM is for those at the ends of the tree alone, which do the work: who started them goes when they have gone, or
+    would tell them a second time. Python's resource trackers are let be: they clean up, and go with this process.
+    """
+    parents = {child: _parent(child) for child in psutil.Process().children(recursive=True)}
+    children = [child for child, parent in parents.items() if parent is not None]
+    for child in children:
+        if child.pid not in parents.values():
+            with suppress(psutil.NoSuchProcess):
+                child.terminate()
+    for child in psutil.wait_procs(children, timeout=grace)[1]:
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
+
+
+def _parent(process: psutil.Process) -> int | None:
+    """Who started it; None for a resource tracker, or if it is gone."""
+    try:
+        return None if "resource_tracker" in " ".join(process.cmdline()) else process.ppid()
+    except psutil.Error:
+        return None
 
 
 def user() -> str:

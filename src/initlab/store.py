@@ -274,6 +274,16 @@ def end(client: MlflowClient, run_id: str, status: str, reason: str | None = Non
     client.set_terminated(run_id, status)
 
 
+def end_jobs(client: MlflowClient, experiment_id: str, parent_id: str, reason: str) -> None:
+    """Marks a sweep's jobs KILLED that read RUNNING when it has ended, on whichever host they were.
+
+    One that does go on, on a host that can't be asked, says so itself when it ends.
+    """
+    query = f"tags.`mlflow.parentRunId` = '{parent_id}' and attributes.status = 'RUNNING'"
+    for job in client.search_runs([experiment_id], query, max_results=50000):
+        end(client, job.info.run_id, "KILLED", reason)
+
+
 def bury_the_dead(client: MlflowClient, experiment_id: str) -> None:
     """Marks runs KILLED that read RUNNING, but whose process on this host is gone: nothing else could (kill -9)."""
     for lost in client.search_runs([experiment_id], "attributes.status = 'RUNNING'", max_results=50000):

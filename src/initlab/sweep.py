@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import pandas as pd
 from mlflow import MlflowClient
@@ -18,6 +19,18 @@ from initlab import results, store, track, ui
 
 DIGEST = "results.sha256"  # tag of a sweep
 NOTE = 8000  # characters that MLflow takes of a tag
+
+
+class Job(NamedTuple):
+    """A job of a sweep that has ended. reason: if it did not finish.  time: ms since 1970."""
+
+    run_id: str
+    name: str
+    status: str
+    reason: str | None
+    time: int
+    accuracy: float | None
+    ci95: float | None
 
 
 class Sweep:
@@ -75,6 +88,25 @@ class Sweep:
             jobs = store.jobs(self.client, self.experiment_id, self.run_id)
         return {job.info.run_name: (job.info.end_time - job.info.start_time) / 1000 for job in jobs}
 
+    def ended(self, since: int) -> list[Job]:
+        """Its jobs that have ended since a time (ms since 1970), the first first. Raises store.TrackingError."""
+        query = f"tags.`mlflow.parentRunId` = '{self.run_id}' and attributes.end_time > {since}"
+        with store.asked("the tracking store"):
+            found = self.client.search_runs([self.experiment_id], query, 1, 50000, ["attributes.end_time ASC"])
+        return [
+            Job(
+                run.info.run_id,
+                run.info.run_name,
+                run.info.status,
+                run.data.tags.get("end.reason"),
+                run.info.end_time,
+                run.data.metrics.get("test/accuracy"),
+                run.data.metrics.get("test/accuracy.ci95"),
+            )
+            for run in found
+            if run.info.status != "RUNNING"
+        ]
+
     def look(self) -> str:
         """How to look at it in a browser: a command, if one is needed, and the addresses of it and of its jobs."""
         uri = self.client.tracking_uri
@@ -96,12 +128,17 @@ class Sweep:
             _keep(self.client, self.run_id, folder, names)
 
     def finish(self, status: str, reason: str = "a job failed") -> None:
-        """Ends the run, for this reason if it did not finish. Raises store.TrackingError."""
+        """Ends the run, for this reason if it did not finish, and jobs that did not tell their end.
+
+        Raises store.TrackingError.
+        """
+        lost = "its sweep has ended, and it did not tell its own end"
+        why: str | None = None
+        if status != "FINISHED":
+            status, why = store.verdict(store.redact(reason))
         with store.asked("the tracking store"):
-            if status == "FINISHED":
-                store.end(self.client, self.run_id, status)
-            else:
-                store.end(self.client, self.run_id, *store.verdict(store.redact(reason)))
+            store.end_jobs(self.client, self.experiment_id, self.run_id, why if why and status == "KILLED" else lost)
+            store.end(self.client, self.run_id, status, why)
 
 
 def resumable(uri: str, experiment: str, overrides: Sequence[str], run_id: str | None) -> Path | None:

@@ -208,25 +208,32 @@ def run(
 
     folder: where it is kept on disk.  config: resolved, plain; becomes the run's params (flat) and its config.yaml.
     sweep: the sweep's folder, if it is part of one; its parent is found by that.  resume: go on with the run that is in
-    the folder, if one is; one that has finished is given as it is, to be left alone.  register: the
+    the folder, if one is; one that has finished is given as it is, to be left alone. A job of a sweep goes on with its
+    own anyway: a launcher starts a job again that was interrupted.  register: the
     registered model that its model becomes a version of.  tags: further ones.
     Raises ValueError if the folder holds a run and is not to be resumed, or one of another configuration;
     store.TrackingError.
     """
-    if not resume:
+    if not resume and sweep is None:
         refuse_used(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with process.exit_on_signals(), alone(folder):
-        if not resume:
+        if not resume and sweep is None:
             refuse_used(folder)  # again: another process may have been faster
         client, experiment_id = store.connect(uri, experiment)
         current = Run(client, store.place(uri), folder)
         text = OmegaConf.to_yaml(config)
         with store.asked(current.place):
             store.bury_the_dead(client, experiment_id)
-            run_id = current.journal.facts["run_id"] or (
-                store.begun_in(client, experiment_id, folder) if resume else None
-            )
+            parent = None if sweep is None else store.parent(client, experiment_id, sweep)
+            run_id = current.journal.facts["run_id"]
+            if run_id is None and (resume or parent is not None):
+                run_id = store.begun_in(client, experiment_id, folder)
+            # A launcher starts a job again whose process was lost: a sweep's job goes on with its own.
+            its_own = run_id is not None and store.get(client, run_id).data.tags.get("mlflow.parentRunId") == parent
+            if parent is not None and not resume and not its_own:
+                refuse_used(folder)
+                run_id = None
             if run_id is None:
                 known = {
                     "folder": str(folder),
@@ -234,8 +241,8 @@ def run(
                     "config.sha256": sha256(text),
                     "overrides": json.dumps(list(overrides)),
                 }
-                if sweep is not None:
-                    known["mlflow.parentRunId"] = store.parent(client, experiment_id, sweep)
+                if parent is not None:
+                    known["mlflow.parentRunId"] = parent
                 all_tags = owner() | known | dict(tags)
                 run_id = client.create_run(experiment_id, run_name=name, tags=all_tags).info.run_id
             elif store.get(client, run_id).data.tags["config.sha256"] != sha256(text):
@@ -267,8 +274,10 @@ def run(
             if not current.finished:
                 with suppress(OSError):  # no room for it
                     current.keep(TRACEBACK, store.redact(traceback.format_exc()))
+                status, reason = store.verdict(store.redact(f"{type(error).__name__}: {error}"))
                 try:
-                    current.end(*store.verdict(store.redact(f"{type(error).__name__}: {error}")))
+                    # Who leaves so without a signal of ours is to start again: submitit, when Slurm takes the machine.
+                    current.end("KILLED" if isinstance(error, SystemExit) else status, reason)
                 except OSError as lost:
                     log.error(lost)
                 if (folder / LAST).exists() and "replay.of" not in tags:  # a replay is not gone on with

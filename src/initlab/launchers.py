@@ -1,0 +1,76 @@
+"""The engines that run a sweep's jobs: there before it begins, and nothing of theirs left when it ends."""
+
+import importlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from initlab import process
+
+GRACE = 10  # seconds that jobs have to record their end, if their sweep ends before them
+
+
+class Launcher:
+    """What starts a sweep's jobs. name: the choice of hydra/launcher.  target: Hydra's class for it, in full."""
+
+    def __init__(self, name: str, target: str) -> None:
+        self.name = name
+        self.module, _, self.kind = target.rpartition(".")
+        self.elsewhere = self.kind != "BasicLauncher"  # whether jobs run in other processes
+
+    def refuse_missing(self) -> None:
+        """Raises ValueError if its packages, or the programs it calls, are not here."""
+        try:
+            importlib.import_module(self.module)
+        except ImportError as error:
+            raise ValueError(
+                f"hydra/launcher={self.name} needs packages that are not installed: "
+                f"pip install -c constraints.txt -e '.[{self.name.partition('_')[0]}]'"
+            ) from error
+        if self.kind == "SlurmLauncher" and shutil.which("sbatch") is None:
+            raise ValueError(f"hydra/launcher={self.name}: no sbatch here; start it where Slurm's jobs are submitted")
+
+    def begin(self, settings: Mapping[str, Any]) -> None:
+        """Readies it. settings: of conf/hydra/launcher.  Raises OSError if a cluster does not answer."""
+        if self.kind == "RayLauncher":
+            import ray
+
+            ray.init(**settings["ray"]["init"])  # the launcher takes what is there
+        elif self.kind == "LocalLauncher":
+            os.environ.setdefault("OMP_NUM_THREADS", "1")  # of each job: they all run at once
+
+    def end(self, folder: Path) -> None:
+        """Ends what is left of the jobs of a sweep that ends before them. folder: the sweep's."""
+        if self.kind == "SlurmLauncher":
+            numbers = {path.name.partition("_")[0] for path in (folder / ".submitit").glob("[0-9]*")}
+            subprocess.run(["scancel", *sorted(numbers)], check=False)
+        if self.kind == "RayLauncher":
+            import ray
+
+            ray.shutdown()
+        process.end_children(GRACE)
+
+
+def go_to(project: Path) -> None:
+    """Makes the project the working directory of a job, which another machine may have begun elsewhere.
+
+    Raises ValueError if it is not there.
+    """
+    try:
+        os.chdir(project)
+    except OSError as error:
+        raise ValueError(
+            f"{platform.node()} has no {project}: jobs need the project where their sweep was started"
+        ) from error
+
+
+def leave_terminal() -> None:
+    """Of several jobs at once the terminal gets warnings alone; train.log in each one's folder has all they say."""
+    for handler in logging.getLogger().handlers:
+        if type(handler) is logging.StreamHandler:
+            handler.setLevel(logging.WARNING)
