@@ -1,7 +1,7 @@
 """Measures how fast initlab is on this machine, beside what one would use instead: about half an hour.
 
-Writes benchmarks/results/NAME.csv, and the tables and the figure of docs/performance.md. Leave the machine alone
-meanwhile; the peers need the packages of the extra `bench`.
+Writes benchmarks/results/NAME.csv, the tables and the figure of docs/performance.md, and a table of docs/clusters.md.
+Leave the machine alone meanwhile; the peers need the packages of the extra `bench`.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import pandas as pd
 import psutil
 import torch
 
-from benchmarks import parts, scaling, side_by_side, startup, step, whole_sweep
+from benchmarks import launchers, parts, scaling, side_by_side, startup, step, whole_sweep
 from benchmarks.figure import draw
 
 TABLES: dict[str, Callable[[int], pd.DataFrame]] = {
@@ -25,9 +25,11 @@ TABLES: dict[str, Callable[[int], pd.DataFrame]] = {
     "scaling": scaling.table,
     "startup": startup.table,
     "whole_sweep": lambda rounds: whole_sweep.table(),
+    "launchers": launchers.table,
 }
 ROOT = Path(__file__).parents[1]
 RESULTS, PAGE = ROOT / "benchmarks" / "results", ROOT / "docs" / "performance.md"
+PAGES = {"launchers": ROOT / "docs" / "clusters.md"}  # the others' is performance.md
 FORMATS = {
     "s an epoch": "{:.3f}",
     "lowest": "{:.3f}",
@@ -41,6 +43,8 @@ FORMATS = {
     "memory, MB": "{:,.0f}",
     "peak, GFLOP/s": "{:.0f}",
     "s": "{:.2f}",
+    "s to start": "{:.1f}",
+    "s a job": "{:.2f}",
 }
 
 
@@ -53,14 +57,13 @@ def main() -> None:
     if unknown or chosen.rounds < 1:
         parser.error(f"{', '.join(unknown) or chosen.rounds}; expected tables among {', '.join(TABLES)}, rounds >= 1")
     RESULTS.mkdir(exist_ok=True)
-    page = PAGE.read_text()
     for name in chosen.tables or TABLES:
         table = TABLES[name](chosen.rounds)
         table.to_csv(RESULTS / f"{name}.csv", index=False)
         text = f"{machine()}\n\n{markdown(table)}"
         print(text)
-        page = replaced(page, name, text)
-        PAGE.write_text(page)
+        page = PAGES.get(name, PAGE)
+        page.write_text(replaced(page.read_text(), name, text))
     if (RESULTS / "side_by_side.csv").exists():
         draw(pd.read_csv(RESULTS / "side_by_side.csv"), PAGE.parent / "performance.svg")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import slurm
 from conftest import ROOT, command, environment, started
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -96,16 +97,45 @@ def number_of(run: Run) -> int:
     return int(run.data.tags["owner"].split()[1])
 
 
+@pytest.mark.fault(
+    "Slurm takes the machine of a job (submitit's signal), while it trains",
+    "the job is queued again and goes on from its last checkpoint: the same run, the same bits",
+)
 def test_submitit(serial: Sweep, project: Path) -> None:
-    """On this machine; what is of Slurm alone, a real Slurm tries below."""
+    """On this machine, where submitit itself starts the job again; a real Slurm is tried below."""
     folder, where = blocked(project, "submitit")
-    done = command([sys.executable, "train.py", *JOBS, where, "hydra/launcher=submitit_local"], project, check=False)
-    assert done.returncode == 1
+    with started(*JOBS, where, "hydra/launcher=submitit_local", cwd=project) as process:
+        until(lambda: began(folder, 2), process)
+        os.kill(number_of(Sweep(folder).jobs["init=normal"]), signal.SIGUSR2)
+        output = process.communicate(timeout=120)[0]
+        assert process.returncode == 1
+    assert "going on with epoch" in (folder / "2" / "train.log").read_text()
     assert_same(Sweep(folder), serial)
-    ends = [line for line in done.stdout.splitlines() if " of 3  init=" in line]
-    assert len(ends) == 3
+    ends = [line for line in output.splitlines() if " of 3  init=" in line]
     assert any("init=kaiming  test/accuracy 9" in line for line in ends)
     assert any("init=pytorch  FAILED: " in line for line in ends)
+    assert ends[-1].startswith("3 of 3")
+
+
+@pytest.mark.skipif(slurm.MISSING != [], reason=f"no Slurm here: {', '.join(slurm.MISSING)}")
+@pytest.mark.fault(
+    "Slurm queues a job again that was training",
+    "the job goes on from its last checkpoint: the same run, the same bits",
+)
+def test_slurm(serial: Sweep, project: Path, tmp_path: Path) -> None:
+    """A real one, of one machine."""
+    folder, where = blocked(project, "slurm")
+    with (
+        slurm.slurm(tmp_path) as settings,
+        started(*JOBS, where, "hydra/launcher=submitit_slurm", cwd=project, **settings) as process,
+    ):
+        until(lambda: began(folder, 2), process)
+        (job,) = [path.name for path in (folder / ".submitit").glob("*_2")]
+        subprocess.run(["scontrol", "requeue", job], env=environment() | settings, check=True)
+        output = process.communicate(timeout=200)[0]
+        assert process.returncode == 1, output
+    assert "going on with epoch" in (folder / "2" / "train.log").read_text()
+    assert_same(Sweep(folder), serial)
 
 
 @pytest.mark.fault(

@@ -28,9 +28,10 @@ class Launcher:
         try:
             importlib.import_module(self.module)
         except ImportError as error:
+            extra = self.module.rpartition("hydra_")[2].partition("_launcher")[0]
             raise ValueError(
                 f"hydra/launcher={self.name} needs packages that are not installed: "
-                f"pip install -c constraints.txt -e '.[{self.name.partition('_')[0]}]'"
+                f"pip install -c constraints.txt -e '.[{extra}]'"
             ) from error
         if self.kind == "SlurmLauncher" and shutil.which("sbatch") is None:
             raise ValueError(f"hydra/launcher={self.name}: no sbatch here; start it where Slurm's jobs are submitted")

@@ -1,0 +1,63 @@
+"""What a job costs beside its training, under each of Hydra's launchers: two jobs at a time, where it can be said."""
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pandas as pd
+
+# {launcher: (few jobs, many jobs, its words)}. Less where each job starts a process: submitit_local starts all at once.
+LAUNCHERS = {
+    "basic": (8, 24, []),
+    "joblib": (8, 24, ["hydra.launcher.n_jobs=2"]),
+    "ray": (8, 24, ["+hydra.launcher.ray.init.num_cpus=2"]),
+    "submitit_local": (2, 8, []),
+    "submitit_slurm": (2, 8, ["hydra.launcher.array_parallelism=2"]),
+}
+JOB = ["trainer=cpu", "replicas=2", "trainer.max_epochs=1", "+trainer.limit_train_batches=1"]  # 128 steps
+
+
+def table(rounds: int) -> pd.DataFrame:
+    """One row a launcher; Slurm if it is here. Medians over rounds, and a line through few jobs and many: what one more
+    job adds, and what is left without any.
+    """
+    names = [name for name in LAUNCHERS if name != "submitit_slurm" or _has_slurm()]
+    found: dict[tuple[str, int], list[float]] = {}
+    for _ in range(rounds):
+        for name in names:
+            few, many, words = LAUNCHERS[name]
+            for jobs in (few, many):
+                found.setdefault((name, jobs), []).append(_seconds(name, jobs, words))
+    rows = []
+    for name in names:
+        few, many, _ = LAUNCHERS[name]
+        first, second = (statistics.median(found[name, jobs]) for jobs in (few, many))
+        one = (second - first) / (many - few)
+        rows.append({"launcher": name, "jobs": f"{few}, {many}", "s to start": first - few * one, "s a job": one})
+    return pd.DataFrame(rows)
+
+
+def _has_slurm() -> bool:
+    return shutil.which("sinfo") is not None and not subprocess.run(["sinfo"], capture_output=True).returncode
+
+
+def _seconds(launcher: str, jobs: int, words: list[str]) -> float:
+    """How long a sweep over as many seeds takes, without a report."""
+    with TemporaryDirectory(dir=Path.cwd()) as folder:  # Slurm's nodes see it
+        places = [f"hydra.sweep.dir={folder}/sweep", f"tracking.uri=sqlite:///{folder}/mlflow.db"]
+        sweep = [sys.executable, "train.py", "-m", f"seed=range({jobs})", *JOB, *places]
+        sweep += [f"hydra/launcher={launcher}", *words, "hydra.callbacks.record.report=false"]
+        begun = time.perf_counter()
+        subprocess.run(
+            sweep,
+            check=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        return time.perf_counter() - begun
