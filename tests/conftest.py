@@ -50,6 +50,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 LONGEST = [
     "faults",
     "train",
+    "launchers",
     "pipeline",
     "devices",
     "store",

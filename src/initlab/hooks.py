@@ -93,11 +93,11 @@ class Record(Callback):
             if found is None:
                 journal.refuse_used(Path(config.hydra.sweep.dir))
             refuse_bad_sweep(config, Path(config.hydra.sweep.dir))
-            refuse_bad_place(config, Path(config.hydra.sweep.dir))
             if self.launcher.elsewhere:
                 put_in(sweep_folder(config.hydra), config, "sweep")  # whatever a job's working directory is
-                self.launcher.begin(OmegaConf.to_container(config.hydra.launcher, resolve=True))  # type: ignore[arg-type]
+                self.launcher.begin(OmegaConf.to_container(config.hydra.launcher, resolve=True))
                 at_exit.enter_context(process.exit_on_signals())  # again: Ray sets handlers of its own
+            refuse_bad_place(config, Path(config.hydra.sweep.dir))
             parent = sweep.Sweep(
                 **place(config),
                 folder=sweep_folder(config.hydra),
@@ -138,7 +138,7 @@ class Record(Callback):
         from initlab import report, results, store
 
         if self.launcher.elsewhere and self.status != "FINISHED":
-            self.launcher.end(self.folder)
+            self.launcher.end()
         lost, reason = None, "a job failed"
         try:
             found = parent.results()

@@ -4,9 +4,10 @@ import importlib
 import logging
 import os
 import platform
+import re
 import shutil
+import socket
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ class Launcher:
         self.name = name
         self.module, _, self.kind = target.rpartition(".")
         self.elsewhere = self.kind != "BasicLauncher"  # whether jobs run in other processes
+        self.jobs = Path()  # where submitit has a folder for each of Slurm's, named by its number
 
     def refuse_missing(self) -> None:
         """Raises ValueError if its packages, or the programs it calls, are not here."""
@@ -36,21 +38,33 @@ class Launcher:
         if self.kind == "SlurmLauncher" and shutil.which("sbatch") is None:
             raise ValueError(f"hydra/launcher={self.name}: no sbatch here; start it where Slurm's jobs are submitted")
 
-    def begin(self, settings: Mapping[str, Any]) -> None:
+    def begin(self, settings: Any) -> None:
         """Readies it. settings: of conf/hydra/launcher.  Raises OSError if a cluster does not answer."""
         if self.kind == "RayLauncher":
-            import ray
-
-            ray.init(**settings["ray"]["init"])  # the launcher takes what is there
+            self._begin_ray(settings["ray"]["init"])
         elif self.kind == "LocalLauncher":
             os.environ.setdefault("OMP_NUM_THREADS", "1")  # of each job: they all run at once
+        elif self.kind == "SlurmLauncher":
+            self.jobs = Path(settings["submitit_folder"]).parent
 
-    def end(self, folder: Path) -> None:
-        """Ends what is left of the jobs of a sweep that ends before them. folder: the sweep's."""
+    def _begin_ray(self, settings: dict[str, Any]) -> None:
+        """The launcher takes a connection that is there. Ray itself would try for minutes."""
+        import ray
+
+        found = re.fullmatch(r"([^/:]+):(\d+)", settings["address"] or "")
+        if found is not None:
+            try:
+                socket.create_connection((found[1], int(found[2])), timeout=5).close()
+            except OSError as error:
+                raise OSError(f"no Ray cluster answers at {settings['address']}: {error.strerror or error}") from error
+        ray.init(**settings)
+
+    def end(self) -> None:
+        """Ends what is left of the jobs of a sweep that ends before them."""
         if self.kind == "SlurmLauncher":
-            numbers = {path.name.partition("_")[0] for path in (folder / ".submitit").glob("[0-9]*")}
+            numbers = {path.name.partition("_")[0] for path in self.jobs.glob("[0-9]*")}
             subprocess.run(["scancel", *sorted(numbers)], check=False)
-        if self.kind == "RayLauncher":
+        elif self.kind == "RayLauncher":
             import ray
 
             ray.shutdown()
