@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from initlab import hooks, init, report, search
+from initlab import hooks, init, launchers, report, search
 from initlab.report.view import View
 
 SMALL = ("replicas=1", "trainer.max_epochs=1", "+trainer.limit_train_batches=1", "hydra.callbacks.record.report=false")
@@ -150,10 +150,10 @@ def test_what_the_page_types_composes() -> None:
 
 def test_a_plugin_that_is_missing_is_named() -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        hooks.refuse_missing_plugin(composed())
-        config = composed(_target_="hydra_plugins.hydra_nowhere_sweeper.nowhere_sweeper.NowhereSweeper")
-        with pytest.raises(ValueError, match=r"^hydra/sweeper=search needs an extra: pip install .*'\.\[nowhere\]'$"):
-            hooks.refuse_missing_plugin(config)
+        launchers.refuse_missing("hydra/sweeper=search", composed().hydra.sweeper._target_)
+    missing = "hydra_plugins.hydra_nowhere_sweeper.nowhere_sweeper.NowhereSweeper"
+    with pytest.raises(ValueError, match=r"^hydra/sweeper=any needs packages .*: pip install .*'\.\[nowhere\]'$"):
+        launchers.refuse_missing("hydra/sweeper=any", missing)
 
 
 def made_up(shifts: list[float], **others: str) -> sweeps.Results:

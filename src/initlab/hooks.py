@@ -13,7 +13,6 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from importlib.util import find_spec
 from itertools import islice
 from math import prod
 from pathlib import Path
@@ -80,10 +79,11 @@ class Record(Callback):
         )
         with or_exit():
             self.launcher.refuse_missing()
+            sweeper = config.hydra.runtime.choices["hydra/sweeper"]
+            launchers.refuse_missing(f"hydra/sweeper={sweeper}", config.hydra.sweeper._target_)
             with process.leave_at_once_on_signals():
                 from initlab import experiment, journal, sweep, watch  # noqa: F401 (experiment takes long to import)
             HydraConfig.instance().set_config(config)
-            refuse_missing_plugin(config)
             what = overrides(config.hydra)
             found = None
             if resumes(config):
@@ -173,15 +173,6 @@ def refuse_bad_values(config: DictConfig, folder: Path) -> None:
     from initlab import experiment
 
     experiment.build(OmegaConf.create(plain(config)), folder)
-
-
-def refuse_missing_plugin(config: DictConfig) -> None:
-    """Raises if the sweeper or the launcher is of a plugin that is not installed."""
-    for part in ("sweeper", "launcher"):
-        plugin = re.match(r"(hydra_plugins\.hydra_(\w+)_(?:sweeper|launcher))\.", config.hydra[part]._target_)
-        if plugin is not None and not (find_spec("hydra_plugins") and find_spec(plugin[1])):  # the first: of any plugin
-            install = f"pip install -c constraints.txt -e '.[{plugin[2]}]'"
-            raise ValueError(f"hydra/{part}={config.hydra.runtime.choices[f'hydra/{part}']} needs an extra: {install}")
 
 
 def refuse_bad_sweep(config: DictConfig, folder: Path) -> None:

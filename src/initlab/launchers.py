@@ -1,6 +1,5 @@
 """The engines that run a sweep's jobs: there before it begins, and nothing of theirs left when it ends."""
 
-import importlib
 import logging
 import os
 import platform
@@ -8,6 +7,7 @@ import re
 import shutil
 import socket
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +20,14 @@ class Launcher:
     """What starts a sweep's jobs. name: the choice of hydra/launcher.  target: Hydra's class for it, in full."""
 
     def __init__(self, name: str, target: str) -> None:
-        self.name = name
-        self.module, _, self.kind = target.rpartition(".")
+        self.name, self.target = name, target
+        self.kind = target.rpartition(".")[2]
         self.elsewhere = self.kind != "BasicLauncher"  # whether jobs run in other processes
         self.jobs = Path()  # where submitit has a folder for each of Slurm's, named by its number
 
     def refuse_missing(self) -> None:
         """Raises ValueError if its packages, or the programs it calls, are not here."""
-        try:
-            importlib.import_module(self.module)
-        except ImportError as error:
-            extra = self.module.rpartition("hydra_")[2].partition("_launcher")[0]
-            raise ValueError(
-                f"hydra/launcher={self.name} needs packages that are not installed: "
-                f"pip install -c constraints.txt -e '.[{extra}]'"
-            ) from error
+        refuse_missing(f"hydra/launcher={self.name}", self.target)
         if self.kind == "SlurmLauncher" and shutil.which("sbatch") is None:
             raise ValueError(f"hydra/launcher={self.name}: no sbatch here; start it where Slurm's jobs are submitted")
 
@@ -69,6 +62,14 @@ class Launcher:
 
             ray.shutdown()
         process.end_children(GRACE)
+
+
+def refuse_missing(choice: str, target: str) -> None:
+    """Raises ValueError if Hydra's class `target`, named by hydra/launcher=ray, say, is in no plugin that is here."""
+    plugin = re.match(r"(hydra_plugins\.hydra_(\w+)_(?:sweeper|launcher))\.", target)
+    if plugin is not None and not (find_spec("hydra_plugins") and find_spec(plugin[1])):  # the first: of any plugin
+        install = f"pip install -c constraints.txt -e '.[{plugin[2]}]'"
+        raise ValueError(f"{choice} needs packages that are not installed: {install}")
 
 
 def go_to(project: Path) -> None:

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import logging
-import os
 import pickle
 import time
 import warnings
@@ -30,9 +29,6 @@ log = logging.getLogger(__name__)
 # Notes on devices and fonts are no news to the reader of a run.
 for noisy in ("pytorch_lightning", "lightning_fabric", "matplotlib"):
     logging.getLogger(noisy).setLevel(logging.WARNING)
-# In Slurm too a run is one process on its own: told so, Lightning looks for no others, and leaves its signals be.
-os.environ["SLURM_JOB_NAME"] = "interactive"
-warnings.filterwarnings("ignore", "The `srun` command is available", category=UserWarning)
 warnings.filterwarnings("ignore", ".*LeafSpec", category=FutureWarning)
 warnings.filterwarnings("ignore", "Checkpoint directory .* exists", category=UserWarning)  # of a resumed run
 
