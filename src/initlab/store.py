@@ -31,6 +31,7 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
+PAGE = 500  # runs that are asked for at once
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
@@ -222,7 +223,7 @@ def parent(client: MlflowClient, experiment_id: str, folder: str) -> str:
 def jobs(client: MlflowClient, experiment_id: str, parent_id: str) -> list[Run]:
     """The finished jobs of a sweep, in the order of their numbers; several may have been started at once."""
     query = f"tags.`mlflow.parentRunId` = '{parent_id}' and attributes.status = 'FINISHED'"
-    found = client.search_runs([experiment_id], query, order_by=["attributes.start_time ASC"], max_results=50000)
+    found = search(client, experiment_id, query, "attributes.start_time ASC")
     return sorted(found, key=_number)
 
 
@@ -234,8 +235,20 @@ def _number(job: Run) -> int:
 
 def interrupted(client: MlflowClient, experiment_id: str, query: str) -> list[Run]:
     """Runs that were killed or failed, the newest first."""
-    found = client.search_runs([experiment_id], query, max_results=50000)
+    found = search(client, experiment_id, f"{query} and attributes.status != 'FINISHED'")
     return [run for run in found if run.info.status in ("KILLED", "FAILED")]
+
+
+def search(client: MlflowClient, experiment_id: str, query: str, *order: str) -> list[Run]:
+    """All runs that a query finds, the newest first if no order is given; asked for a page at a time, as an answer
+    is made in memory, the server's too.
+    """
+    found: list[Run] = []
+    page = None
+    while page != "":
+        runs = client.search_runs([experiment_id], query, order_by=list(order), max_results=PAGE, page_token=page)
+        found, page = found + runs, runs.token or ""
+    return found
 
 
 def folder_of(run: Run, tag: str) -> Path:
@@ -280,13 +293,13 @@ def end_jobs(client: MlflowClient, experiment_id: str, parent_id: str, reason: s
     One that does go on, on a host that can't be asked, says so itself when it ends.
     """
     query = f"tags.`mlflow.parentRunId` = '{parent_id}' and attributes.status = 'RUNNING'"
-    for job in client.search_runs([experiment_id], query, max_results=50000):
+    for job in search(client, experiment_id, query):
         end(client, job.info.run_id, "KILLED", reason)
 
 
 def bury_the_dead(client: MlflowClient, experiment_id: str) -> None:
     """Marks runs KILLED that read RUNNING, but whose process on this host is gone: nothing else could (kill -9)."""
-    for lost in client.search_runs([experiment_id], "attributes.status = 'RUNNING'", max_results=50000):
+    for lost in search(client, experiment_id, "attributes.status = 'RUNNING'"):
         owner = lost.data.tags.get("owner")
         if owner is None or not process.is_gone(owner):
             continue

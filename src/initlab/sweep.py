@@ -3,13 +3,13 @@
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import pandas as pd
 from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
 from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from omegaconf import OmegaConf
@@ -52,6 +52,7 @@ class Sweep:
         Raises store.TrackingError.
         """
         self.client, self.experiment_id = store.connect(uri, experiment)
+        self.jobs: list[Run] = []  # whose results were asked for
         store.bury_the_dead(self.client, self.experiment_id)
         if resume:
             found = self.client.search_runs([self.experiment_id], f'tags.sweep = "{folder}"')
@@ -65,7 +66,8 @@ class Sweep:
     def results(self) -> results.Results | None:
         """Of all finished jobs, if any. Raises store.TrackingError."""
         with store.asked("the tracking store"):
-            return _results(self.client, self.experiment_id, self.run_id)
+            self.jobs = store.jobs(self.client, self.experiment_id, self.run_id)
+            return _results(self.client, self.jobs)
 
     def describe(self, lead: str, table: str, digest: str, best: str | None = None) -> None:
         """Sets the description, in Markdown, that MLflow shows with the run, and the digest of the results, by which
@@ -74,8 +76,7 @@ class Sweep:
         link = f"[Its jobs, side by side]({ui.address_of_jobs(self.experiment_id, self.run_id)})"
         with store.asked("the tracking store"):
             if best is not None:
-                jobs = store.jobs(self.client, self.experiment_id, self.run_id)
-                run_id = next(job.info.run_id for job in jobs if best in (job.info.run_name, _apart(job)))
+                run_id = next(job.info.run_id for job in self.jobs if best in (job.info.run_name, _apart(job)))
                 self.client.set_tag(self.run_id, "best", best)
                 link = f"[The best]({ui.address(self.experiment_id, run_id)}) · {link}"
             text = f"{lead} {link}\n\n{table}"
@@ -83,10 +84,8 @@ class Sweep:
             self.client.set_tag(self.run_id, MLFLOW_RUN_NOTE, text[:NOTE].rpartition("\n")[0])
 
     def seconds(self) -> dict[str, float]:
-        """{run: how long it took}, of all finished jobs. Raises store.TrackingError."""
-        with store.asked("the tracking store"):
-            jobs = store.jobs(self.client, self.experiment_id, self.run_id)
-        return {job.info.run_name: (job.info.end_time - job.info.start_time) / 1000 for job in jobs}
+        """{run: how long it took}, of the jobs whose results were asked for."""
+        return {job.info.run_name: (job.info.end_time - job.info.start_time) / 1000 for job in self.jobs}
 
     def ended(self, since: int) -> list[Job]:
         """Its jobs that have ended since a time (ms since 1970), the first first. Raises store.TrackingError."""
@@ -163,7 +162,7 @@ def collect(uri: str, run_id: str) -> results.Results:
     """The results of a recorded sweep, by the id of its parent run. Raises store.TrackingError if it has none."""
     client = store.client(uri)
     run = store.get(client, run_id)
-    found = _results(client, run.info.experiment_id, run_id)
+    found = _results(client, store.jobs(client, run.info.experiment_id, run_id))
     if found is None:
         raise store.TrackingError(
             f"{run_id} ({run.info.run_name}) is no sweep: it has no finished jobs nested under it"
@@ -197,9 +196,8 @@ def _apart(job: Run) -> str:
     return f"{job.info.run_name} ({job.info.run_id[:8]})"
 
 
-def _results(client: MlflowClient, experiment_id: str, parent_id: str) -> results.Results | None:
-    """The tables of all finished jobs, one under the other, with name and overrides as columns; the rest of each."""
-    jobs = store.jobs(client, experiment_id, parent_id)
+def _results(client: MlflowClient, jobs: Sequence[Run]) -> results.Results | None:
+    """The tables of these jobs, one under the other, with name and overrides as columns; the rest of each."""
     # A job that was run twice counts once. Others may have the same name, but have another configuration.
     newest = {(job.info.run_name, job.data.tags["config.sha256"]): job for job in jobs}
     twice = Counter(name for name, _ in newest)
@@ -209,14 +207,17 @@ def _results(client: MlflowClient, experiment_id: str, parent_id: str) -> result
         overrides = json.loads(job.data.tags["overrides"])
         swept = dict(item.lstrip("+~").partition("=")[::2] for item in overrides)
         with TemporaryDirectory() as folder:
-            file = partial(client.download_artifacts, job.info.run_id, dst_path=folder)
-            table = pd.read_csv(file(results.REPLICAS))
-            tensors[name] = load_file(file(results.TENSORS))
-            config = OmegaConf.to_container(OmegaConf.load(file(track.CONFIG)))
+            # By its address: by the run's id, MLflow would ask for the run and its models before each of the files.
+            table, tensor, config, theory = (
+                download_artifacts(f"{job.info.artifact_uri}/{file}", dst_path=folder, tracking_uri=client.tracking_uri)
+                for file in (results.REPLICAS, results.TENSORS, track.CONFIG, track.THEORY)
+            )
+            values = pd.read_csv(table)
+            tensors[name] = load_file(tensor)
             runs[name] = {
                 "overrides": swept,
-                "config": config,
-                "theory": json.loads(Path(file(track.THEORY)).read_text()),
+                "config": OmegaConf.to_container(OmegaConf.load(config)),
+                "theory": json.loads(Path(theory).read_text()),
             }
-        tables.append(pd.concat([pd.DataFrame({"run": name} | swept, index=table.index), table], axis=1))
+        tables.append(pd.concat([pd.DataFrame({"run": name} | swept, index=values.index), values], axis=1))
     return results.Results(pd.concat(tables, ignore_index=True), runs, tensors) if tables else None

@@ -11,6 +11,7 @@ from initlab.report.view import View
 from initlab.results import Results
 
 COLUMNS = {"variant": "variant", "accuracy": "test accuracy", "val/loss": "val/loss", "time": "time"}
+SHORT, LONG = 10, 30  # of more variants than 30, a table shows the best 10, a page the best 30
 
 
 def table(results: Results, seconds: Mapping[str, float]) -> str:
@@ -46,20 +47,25 @@ def _rows(view: View, seconds: Mapping[str, float]) -> list[tuple[str, ...]]:
         columns = {"variant": "trial", "score": "validation accuracy", **dict(list(COLUMNS.items())[1:])}
     rows = [tuple(columns.values())]
     for setting in view.settings:
-        for row in words.ranked(view, setting):
+        ranked = words.ranked(view, setting)
+        shown = ranked if len(ranked) <= LONG else ranked[:SHORT]
+        for row in shown:
             run = view.run[row["variant"], setting]
             row["time"] = f"{seconds[run]:.0f} s" if run in seconds else ""
             row["variant"] = " ".join(filter(None, (row["variant"], setting)))
             rows.append(tuple(row[name] for name in columns))
+        if len(shown) < len(ranked):
+            rows.append((f"and {len(ranked) - len(shown)} more", *[""] * (len(columns) - 1)))
     return rows
 
 
 def write(results: Results, folder: Path, lesson: pd.DataFrame | None = None) -> list[str]:
     """Writes tables, figures/*.png, overview.svg and index.html into `folder`; returns their names there.
 
-    lesson: the table that `initlab.lesson` makes.
+    The tables are of all variants, the page and its figures of the best 30.  lesson: the table that `initlab.lesson`
+    makes.
     """
-    view = View(results)
+    view = View(results, LONG)
     drawn = dict(figures.draw(view, lesson))
     vectors = {name: look.svg(figure) for name, figure in drawn.items()}
     files: dict[str, str | bytes] = {**tables.tables(results.replicas)}

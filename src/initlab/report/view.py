@@ -21,15 +21,21 @@ class View:
 
     reference: the variant that others are compared with, `kaiming` if it is there.  run: {(variant, setting): its run}.
     side: of the images, in pixels, if they are square.  search: the sweep as a search, if it is one; then all else is
-    of its best runs and the first, which is the reference.
+    of its best runs and the first, which is the reference.  left_out: how many variants are not among the `most` best.
     """
 
-    def __init__(self, results: Results) -> None:
+    def __init__(self, results: Results, most: int | None = None) -> None:
         self.search = searched(results, _varied(results))
         if self.search is not None:
             results = only(results, self.search.shown())
         self.results = results
-        self.summary = tables.over_replicas(results.replicas)
+        # Looked up once, and not for each number: a sweep may have thousands of runs.
+        step = results.replicas.groupby("run", sort=False)["step"]
+        first, last = (results.replicas["step"] == step.transform(which) for which in ("first", "max"))
+        self.starts = tables.over_replicas(results.replicas[first]).set_index("run")
+        self.ends, self.rows = (
+            dict(iter(rows.groupby("run", sort=False))) for rows in (results.replicas[last], results.replicas)
+        )
         varied = _varied(results)
         others = [key for key in varied if key != "init"]
         settings = {run: self._label(run, others) for run in results.runs}
@@ -41,6 +47,7 @@ class View:
         if self.search is not None:
             variants = {run: self.search.label(run) for run in results.runs}
         self.run = {(variants[run], settings.get(run, "")): run for run in results.runs}
+        self.left_out = self._leave_out(most) if most is not None else 0
         self.variants = list(dict.fromkeys(variant for variant, _ in self.run))
         self.settings = list(dict.fromkeys(setting for _, setting in self.run))
         self.reference = "kaiming" if "kaiming" in self.variants else self.variants[0]
@@ -70,8 +77,7 @@ class View:
 
     def replicas(self, variant: str, setting: str, name: str) -> np.ndarray:
         """Values after the last step, one a replica (R,)."""
-        rows = self.results.replicas[self.results.replicas["run"] == self.run[variant, setting]]
-        return rows.loc[rows["step"] == rows["step"].max(), name].to_numpy()
+        return self.ends[self.run[variant, setting]][name].to_numpy()
 
     def survivors(self, variant: str, setting: str, name: str) -> np.ndarray:
         """Values after the last step of the replicas that have not diverged."""
@@ -112,7 +118,7 @@ class View:
 
     def steps(self, variant: str, setting: str, name: str) -> pd.DataFrame:
         """A metric over training, of the replicas that have not diverged: columns step, mean, ci95 (nan if of one)."""
-        rows = self.results.replicas[self.results.replicas["run"] == self.run[variant, setting]]
+        rows = self.rows[self.run[variant, setting]]
         alive = rows["val/loss" if name == "val/accuracy" else name]  # a network of nans still guesses
         taken = rows[np.isfinite(alive)].groupby("step")[name]
         found = [(step, *mean_ci95(values.to_numpy())) for step, values in taken]
@@ -155,9 +161,22 @@ class View:
         shifted = [variant for variant in others if self.shift(variant, setting) != self.shift(first, setting)]
         return [first, *(shifted or others)[:1]]
 
+    def _leave_out(self, most: int) -> int:
+        """Keeps the `most` variants of the highest test accuracy, in any setting, and kaiming; returns how many go."""
+        reached: dict[str, float] = {}
+        for variant, setting in self.run:
+            mean = float(np.nan_to_num(self.replicas(variant, setting, ACCURACY).mean()))
+            reached[variant] = max(mean, reached.get(variant, mean))
+        kept = {"kaiming", *sorted(reached, key=lambda variant: -reached[variant])[:most]}
+        if not reached.keys() - kept:
+            return 0
+        self.run = {key: run for key, run in self.run.items() if key[0] in kept}
+        self.results = self.results._replace(runs={run: self.results.runs[run] for run in self.run.values()})
+        return len(reached.keys() - kept)
+
     def _start(self, variant: str, setting: str) -> tuple[pd.Series, dict[str, float]]:
         run = self.run[variant, setting]
-        return self.summary[self.summary["run"] == run].iloc[0], self.results.runs[run]["theory"]
+        return self.starts.loc[run], self.results.runs[run]["theory"]
 
     def _label(self, run: str, keys: list[str]) -> str:
         overrides = self.results.runs[run]["overrides"]

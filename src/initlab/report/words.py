@@ -12,6 +12,7 @@ from initlab.stats import mean_ci95
 KEPT = 0.9, 1.1  # factors a layer that count as keeping the scale
 LOST = "lost by"
 VAGUE = 0.01  # half-width of a difference of accuracies above which it decides nothing
+SPELT_OUT = 10  # of such differences
 SETTLED = 0.93, 1.07  # and, over the later half of the layers, as having settled
 
 
@@ -20,6 +21,9 @@ def lead(view: View) -> str:
     if view.search is not None:
         return " ".join(told(view.search))
     sentences = []
+    if view.left_out:
+        shown = len(view.variants)
+        sentences.append(f"Of {shown + view.left_out} variants the {shown} best are shown; comparison.csv has all.")
     for setting in view.settings:
         ranked = view.ranking(setting)
         found = verdicts(view, setting)["not told apart"]
@@ -32,10 +36,13 @@ def lead(view: View) -> str:
             opening = _with(setting, "Best is")
         best, last = (f"{variant}, {accuracy(view, variant, setting)}" for variant in (ranked[0], ranked[-1]))
         sentences.append(f"{opening} {best}" + (f"; last is {last}." if len(ranked) > 1 else "."))
-        for variant in found:
-            if variant not in same:
-                gap = points(view.difference(variant, setting, ACCURACY))
-                sentences.append(f"Replicas are too few to tell {variant} from {view.reference}: {gap} points.")
+        few = [variant for variant in found if variant not in same]
+        if len(few) > SPELT_OUT:
+            sentences.append(f"Replicas are too few to tell {len(few)} variants from {view.reference}.")
+            continue
+        for variant in few:
+            gap = points(view.difference(variant, setting, ACCURACY))
+            sentences.append(f"Replicas are too few to tell {variant} from {view.reference}: {gap} points.")
     return " ".join(sentences)
 
 
