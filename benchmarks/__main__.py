@@ -1,7 +1,8 @@
-"""Measures how fast initlab is on this machine, beside what one would use instead: about half an hour.
+"""Measures how fast initlab is on this machine, beside what one would use instead, and what trackers take.
 
-Writes benchmarks/results/NAME.csv, the tables and the figure of docs/performance.md, and a table of docs/clusters.md.
-Leave the machine alone meanwhile; the peers need the packages of the extra `bench`.
+Writes benchmarks/results/NAME.csv, and the tables and figures of docs/performance.md (half an hour), docs/clusters.md
+and docs/scale.md (an hour). Leave the machine alone meanwhile; the peers need the packages of the extra `bench`, all else
+those of `dev`.
 """
 
 import argparse
@@ -15,8 +16,8 @@ import pandas as pd
 import psutil
 import torch
 
-from benchmarks import launchers, parts, scaling, side_by_side, startup, step, whole_sweep
-from benchmarks.figure import draw
+from benchmarks import browser, growth, launchers, parts, scaling, side_by_side, startup, step, tracker, whole_sweep
+from benchmarks.figure import draw, draw_rates
 
 TABLES: dict[str, Callable[[int], pd.DataFrame]] = {
     "side_by_side": side_by_side.table,
@@ -26,10 +27,16 @@ TABLES: dict[str, Callable[[int], pd.DataFrame]] = {
     "startup": startup.table,
     "whole_sweep": lambda rounds: whole_sweep.table(),
     "launchers": launchers.table,
+    "tracker": tracker.table,
+    "growth": growth.table,
+    "browser": browser.table,
 }
 ROOT = Path(__file__).parents[1]
 RESULTS, PAGE = ROOT / "benchmarks" / "results", ROOT / "docs" / "performance.md"
-PAGES = {"launchers": ROOT / "docs" / "clusters.md"}  # the others' is performance.md
+PAGES = {
+    "launchers": ROOT / "docs" / "clusters.md",
+    **dict.fromkeys(("tracker", "growth", "browser"), ROOT / "docs" / "scale.md"),
+}
 FORMATS = {
     "s an epoch": "{:.3f}",
     "lowest": "{:.3f}",
@@ -45,6 +52,12 @@ FORMATS = {
     "s": "{:.2f}",
     "s to start": "{:.1f}",
     "s a job": "{:.2f}",
+    "a write, ms, 1": "{:,.1f}",
+    "a write, ms, 16": "{:,.1f}",
+    "server's CPU, ms each": "{:.2f}",
+    "failed": "{:.0f}",
+    **dict.fromkeys(("1", "2", "4", "8", "16"), "{:,.1f}"),
+    **dict.fromkeys(("100", "1,000", "5,000"), "{:.2f}"),
 }
 
 
@@ -66,6 +79,8 @@ def main() -> None:
         page.write_text(replaced(page.read_text(), name, text))
     if (RESULTS / "side_by_side.csv").exists():
         draw(pd.read_csv(RESULTS / "side_by_side.csv"), PAGE.parent / "performance.svg")
+    if (RESULTS / "tracker.csv").exists():
+        draw_rates(pd.read_csv(RESULTS / "tracker.csv"), PAGE.parent / "scale.svg")
 
 
 def machine() -> str:

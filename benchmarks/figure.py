@@ -1,4 +1,4 @@
-"""The figure: what an epoch of one network costs, on a logarithmic scale, since it spans two orders of magnitude."""
+"""The figures: what an epoch of one network costs, and what stores take, on logarithmic scales, as both span orders."""
 
 from pathlib import Path
 
@@ -22,5 +22,24 @@ def draw(table: pd.DataFrame, path: Path) -> None:
     axes.set(xscale="log", xlabel="seconds an epoch and network (replicas in brackets)")
     axes.invert_yaxis()
     axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
+def draw_rates(table: pd.DataFrame, path: Path) -> None:
+    """Draws the table of tracker, a panel a kind of write, a line a store, and saves it."""
+    writes = table["what"].unique()
+    mpl.rcParams["svg.hashsalt"] = "initlab"
+    figure, panels = plt.subplots(1, len(writes), figsize=(8, 2.4), layout="constrained")
+    writers = [name for name in table.columns if str(name).isdecimal()]
+    for what, axes in zip(writes, panels, strict=True):
+        for row in table[table["what"] == what].to_dict("records"):
+            axes.plot([int(name) for name in writers], [row[name] for name in writers], "o-", label=row["store"])
+        axes.set(xscale="log", yscale="log", title=what, xlabel="processes at once")
+        axes.set_xticks([int(name) for name in writers], writers)
+        axes.minorticks_off()
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("a second")
+    panels[0].legend(frameon=False)
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)

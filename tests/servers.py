@@ -24,9 +24,9 @@ LIMIT = 60  # seconds, for what takes less than ten
 
 
 @contextmanager
-def postgres(folder: Path, password: str | None = None) -> Iterator[str]:
+def postgres(folder: Path, *further: str, password: str | None = None) -> Iterator[str]:
     """The URI of an empty PostgreSQL database on 127.0.0.1, which asks for the password if one is given. Its log stays
-    in `folder`, its data go when it stops.
+    in `folder`, its data go when it stops.  further: settings, --NAME=VALUE.
 
     PostgreSQL refuses to run as root: for root, nobody runs it, from a copy of the programs, since nobody may be kept
     out of the folders that hold root's.
@@ -52,6 +52,7 @@ def postgres(folder: Path, password: str | None = None) -> Iterator[str]:
         if subprocess.run([programs / "initdb", f"--pgdata={data}", *layout], **options).returncode:
             raise RuntimeError(log.read_text())
         settings = ["--listen_addresses=127.0.0.1", f"--port={port}", "--unix_socket_directories=", "--fsync=off"]
+        settings += further
         server = subprocess.Popen([programs / "postgres", "-D", data, *settings], **options)
         try:
             state = data / "postmaster.pid"

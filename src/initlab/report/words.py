@@ -12,7 +12,7 @@ from initlab.stats import mean_ci95
 KEPT = 0.9, 1.1  # factors a layer that count as keeping the scale
 LOST = "lost by"
 VAGUE = 0.01  # half-width of a difference of accuracies above which it decides nothing
-SPELT_OUT = 10  # of such differences
+SPELT_OUT = 3  # of such differences at most
 SETTLED = 0.93, 1.07  # and, over the later half of the layers, as having settled
 
 

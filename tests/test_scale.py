@@ -1,0 +1,78 @@
+"""A sweep of very many jobs: what it shows is bounded, and a store's answers are asked for a page at a time."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import command
+from sweeps import run, sweep
+
+from benchmarks import tracker
+from initlab import report, results
+from initlab.report import words
+from initlab.report.view import View
+
+MEASURED = """
+import json, sys
+from pathlib import Path
+from benchmarks import stores, tracker
+from initlab import store
+from initlab.sweep import collect
+
+folder = Path(sys.argv[1])
+model = stores.real_run(folder, "experiment=smoke", "model.hidden=[5]", "+trainer.limit_train_batches=1")
+stores.real_run = lambda *_: model
+rates = tracker.table(1, kinds=["sqlite"], writers=[1, 2], seconds=0.1)
+store.PAGE = 7
+with stores.place("sqlite", folder / "filled") as place:
+    parent = stores.sweep_of(place, model, folder / "sweep", range(1, 20))
+    assert len(store.search(parent.client, parent.experiment_id, "tags.init = 'kaiming'")) == 20
+    jobs = [job.info.run_name for job in store.jobs(parent.client, parent.experiment_id, parent.run_id)]
+    found = collect(place.uri, parent.run_id)
+print(json.dumps({"rates": rates.to_dict("records"), "jobs": jobs, "runs": len(found.runs)}))
+"""
+
+
+@pytest.fixture(scope="module")
+def many() -> results.Results:
+    """Forty variants, the later the better, with kaiming the worst of all."""
+    found = [run({"init": "kaiming"}, (0.1, 0.1))]
+    found += [run({"init": f"v{number}"}, (0.5 + number / 100, 0.6 + number / 100)) for number in range(39)]
+    return sweep(*found)
+
+
+def test_a_page_has_the_best_variants_and_the_one_they_are_compared_with(many: results.Results) -> None:
+    view = View(many, 3)
+    assert view.variants == ["kaiming", "v36", "v37", "v38"]
+    assert view.left_out == 36
+    assert words.lead(view).startswith("Of 40 variants the 4 best are shown; comparison.csv has all. ")
+    assert words.method(view)[0].startswith("4 variants, 4 runs of 2 replicas: 8 networks")
+    assert View(many, 40).left_out == View(many).left_out == 0
+    assert len(View(many).variants) == 40
+
+
+def test_a_long_table_ends_at_the_best_ten(many: results.Results) -> None:
+    lines = report.table(many, {}).splitlines()
+    assert len(lines) == 1 + 10 + 1
+    assert [line.split()[0] for line in lines[1:3]] == ["v38", "v37"]
+    assert lines[-1] == "and 30 more"
+    few = sweep(run({"init": "kaiming"}), run({"init": "normal"}))
+    assert "more" not in report.table(few, {})
+
+
+def test_many_differences_that_decide_nothing_are_counted() -> None:
+    """Intervals of two replicas are far wider than what would be told apart."""
+    noisy = sweep(run({"init": "kaiming"}, (0.6, 0.5)), *(run({"init": name}, (0.3, 0.9)) for name in "abcd"))
+    assert "Replicas are too few to tell 4 variants from kaiming." in words.lead(View(noisy))
+
+
+def test_what_a_tracker_takes_is_measured(project: Path, tmp_path: Path) -> None:
+    """Each kind of write, by one process and by two; then a store of a real run's copies, read in pages."""
+    printed = command([sys.executable, "-c", MEASURED, str(tmp_path)], project).stdout
+    found = json.loads(printed.splitlines()[-1])
+    assert [line["what"] for line in found["rates"]] == list(tracker.WRITES)
+    assert all(line["1"] > 0 and line["2"] > 0 and line["failed"] == 0 for line in found["rates"])
+    assert found["rates"][1]["1"] > found["rates"][2]["1"]  # many points at once are faster than one by one
+    assert found["jobs"] == [f"init=kaiming,seed={number}" for number in range(20)]
+    assert found["runs"] == 20
