@@ -1,8 +1,8 @@
 """Measures how fast initlab is on this machine, beside what one would use instead, and what trackers take.
 
-Writes benchmarks/results/NAME.csv, and the tables and figures of docs/performance.md (half an hour), docs/clusters.md
-and docs/scale.md (an hour). Leave the machine alone meanwhile; the peers need the packages of the extra `bench`, all else
-those of `dev`.
+Writes benchmarks/results/NAME.csv, and the tables and figures of docs/performance.md (half an hour) and, if they are
+named, of docs/clusters.md and docs/scale.md (an hour). Leave the machine alone meanwhile; the peers need the packages of
+the extra `bench`, the others those of `dev`.
 """
 
 import argparse
@@ -70,7 +70,7 @@ def main() -> None:
     if unknown or chosen.rounds < 1:
         parser.error(f"{', '.join(unknown) or chosen.rounds}; expected tables among {', '.join(TABLES)}, rounds >= 1")
     RESULTS.mkdir(exist_ok=True)
-    for name in chosen.tables or TABLES:
+    for name in chosen.tables or [name for name in TABLES if name not in PAGES]:
         table = TABLES[name](chosen.rounds)
         table.to_csv(RESULTS / f"{name}.csv", index=False)
         text = f"{machine()}\n\n{markdown(table)}"

@@ -18,6 +18,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 from benchmarks import stores
 from initlab import ui
 
+KINDS = "sqlite", "server"
 COMPARED = 2, 10, 100
 JOBS = 100, 1_000, 5_000
 PATIENCE = 120_000  # ms that a page may take
@@ -26,7 +27,7 @@ QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-backgroun
 
 
 def table(
-    rounds: int, *, kinds: Sequence[str] = ("sqlite", "server"), jobs: Sequence[int] = JOBS, words: Sequence[str] = ()
+    rounds: int, *, kinds: Sequence[str] = KINDS, jobs: Sequence[int] = JOBS, words: Sequence[str] = ()
 ) -> pd.DataFrame:
     """One row a (store, what is looked at), one column a number of jobs in the store: seconds, medians over rounds.
 

@@ -15,12 +15,13 @@ from omegaconf import OmegaConf
 from benchmarks import stores
 from initlab import report, results, sweep, track
 
+KINDS = "sqlite", "server"
 JOBS = 100, 1_000, 5_000
 TIMES = 5  # that what is short is measured
 
 
 def table(
-    rounds: int, *, kinds: Sequence[str] = stores.KINDS, jobs: Sequence[int] = JOBS, words: Sequence[str] = ()
+    rounds: int, *, kinds: Sequence[str] = KINDS, jobs: Sequence[int] = JOBS, words: Sequence[str] = ()
 ) -> pd.DataFrame:
     """One row a (store, what), one column a number of finished jobs, all of one sweep: seconds, medians over rounds.
 

@@ -17,7 +17,7 @@ from benchmarks import stores
 from initlab import store, track
 
 WRITERS = 1, 2, 4, 8, 16
-SECONDS = 6.0  # that each case is measured for
+SECONDS = 4.0  # that each case is measured for
 TRAINING = 7.0  # seconds of a run of the default size that is alone on a core
 PATIENCE = 300  # seconds, that a process takes to begin and to write once more, at most
 BUSY = 0.5  # of what it can take, is what a store should be asked for

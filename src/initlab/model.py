@@ -28,6 +28,7 @@ logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
 
 LOSSES = {loss.__name__: loss for loss in (mlp.CrossEntropy, mlp.MeanSquaredError)}
 NEEDED = "mlflow", "numpy", "safetensors", "torch"
+CODE = "__init__.py", "mlp.py", "model.py"  # and of ours: a file more is a request more, a run, where there is a server
 REACHED = "test/accuracy", "val/accuracy", "val/loss"  # metrics that are shown with a model
 CHUNK = 500  # images at once, which bounds memory
 
@@ -99,15 +100,18 @@ def save(
     for old in (partial, folder):
         shutil.rmtree(old, ignore_errors=True)
     with TemporaryDirectory() as temporary:
-        data = Path(temporary, "networks")
+        data, code = Path(temporary, "networks"), Path(temporary, "initlab")
         data.mkdir()
+        code.mkdir()
+        for file in CODE:
+            shutil.copy(Path(__file__).with_name(file), code)
         save_file(tensors, data / "networks.safetensors")
         (data / "networks.json").write_text(json.dumps(settings, indent=1) + "\n")
         mlflow.pyfunc.save_model(
             str(partial),
             loader_module=__name__,
             data_path=str(data),
-            code_paths=[str(Path(__file__).parent)],
+            code_paths=[str(code)],
             signature=ModelSignature(
                 Schema([TensorSpec(np.dtype("uint8"), (-1, example.shape[1]))]),
                 Schema([TensorSpec(np.dtype("int64"), (-1, replicas))]),

@@ -75,8 +75,8 @@ class Run:
                 self.client.log_inputs(self.run_id, datasets=[_dataset(data)])
             except MlflowException:  # another run noted the same data in this moment: the second time it is there
                 self.client.log_inputs(self.run_id, datasets=[_dataset(data)])
-            self.client.set_tag(self.run_id, "data.md5", data["facts"]["raw"])
-            self.client.set_tag(self.run_id, "device", found["machine"]["device"])
+            tags = RunTag("data.md5", data["facts"]["raw"]), RunTag("device", found["machine"]["device"])
+            self.client.log_batch(self.run_id, tags=tags)
 
     def log(self, values: Mapping[int, Mapping[str, np.ndarray]]) -> None:
         """Logs {step: {metric: value of each replica (R,)}}: on disk at once, and in the store some seconds later."""
@@ -226,14 +226,15 @@ def run(
         with store.asked(current.place):
             store.bury_the_dead(client, experiment_id)
             parent = None if sweep is None else store.parent(client, experiment_id, sweep)
-            run_id = current.journal.facts["run_id"]
-            if run_id is None and (resume or parent is not None):
-                run_id = store.begun_in(client, experiment_id, folder)
+            earlier = current.journal.facts["run_id"]
+            if earlier is None and (resume or parent is not None):
+                earlier = store.begun_in(client, experiment_id, folder)
             # A launcher starts a job again whose process was lost: a sweep's job goes on with its own.
-            its_own = run_id is not None and store.get(client, run_id).data.tags.get("mlflow.parentRunId") == parent
+            its_own = earlier is not None and store.get(client, earlier).data.tags.get("mlflow.parentRunId") == parent
             if parent is not None and not resume and not its_own:
                 refuse_used(folder)
-                run_id = None
+                earlier = None
+            run_id = earlier
             if run_id is None:
                 known = {
                     "folder": str(folder),
@@ -260,7 +261,8 @@ def run(
             return
         try:
             with store.asked(current.place):
-                store.reopen(client, run_id)
+                if earlier is not None:
+                    store.reopen(client, earlier)
                 params = [Param(key, value) for key, value in flat(config)]
                 for start in range(0, len(params), 100):
                     client.log_batch(run_id, params=params[start : start + 100])
