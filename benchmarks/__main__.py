@@ -1,8 +1,8 @@
 """Measures how fast initlab is on this machine, beside what one would use instead, and what trackers take.
 
 Writes benchmarks/results/NAME.csv, and the tables and figures of docs/performance.md (half an hour) and, if they are
-named, of docs/clusters.md and docs/scale.md (an hour). Leave the machine alone meanwhile; the peers need the packages of
-the extra `bench`, the others those of `dev`.
+named, of docs/clusters.md and docs/scale.md (an hour). Leave the machine alone meanwhile; the peers need the packages
+of the extra `bench`, the others those of `dev`.
 """
 
 import argparse

@@ -169,6 +169,11 @@ ELSEWHERE = {
     ),
     "python train.py -m 'init=glob(*)' seed=0,1 hydra/launcher=submitit_slurm hydra.launcher.partition=short "
     "tracking=server": ("tests/test_launchers.py", '"hydra/launcher=submitit_slurm"'),
+    "python -m benchmarks tracker growth browser": ("tests/test_scale.py", "tracker.table(1, kinds="),
+    "mlflow gc --backend-store-uri sqlite:///mlflow.db --tracking-uri sqlite:///mlflow.db": (
+        "tests/test_scale.py",
+        'command([mlflow, "gc", "--backend-store-uri", uri, "--tracking-uri", uri], tmp_path)',
+    ),
     "pytest --hypothesis-profile=long tests/test_fuzz.py": ("tests/conftest.py", 'register_profile("long"'),
 }
 

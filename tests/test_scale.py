@@ -1,6 +1,7 @@
 """A sweep of very many jobs: what it shows is bounded, and a store's answers are asked for a page at a time."""
 
 import json
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -30,6 +31,8 @@ with stores.place("sqlite", folder / "filled") as place:
     assert len(store.search(parent.client, parent.experiment_id, "tags.init = 'kaiming'")) == 20
     jobs = [job.info.run_name for job in store.jobs(parent.client, parent.experiment_id, parent.run_id)]
     found = collect(place.uri, parent.run_id)
+    for job in store.jobs(parent.client, parent.experiment_id, parent.run_id)[-5:]:
+        parent.client.delete_run(job.info.run_id)
 print(json.dumps({"rates": rates.to_dict("records"), "jobs": jobs, "runs": len(found.runs)}))
 """
 
@@ -76,3 +79,8 @@ def test_what_a_tracker_takes_is_measured(project: Path, tmp_path: Path) -> None
     assert found["rates"][1]["1"] > found["rates"][2]["1"]  # many points at once are faster than one by one
     assert found["jobs"] == [f"init=kaiming,seed={number}" for number in range(20)]
     assert found["runs"] == 20
+    uri = f"sqlite:///{tmp_path}/filled/mlflow.db"
+    mlflow = str(Path(sys.executable).with_name("mlflow"))
+    command([mlflow, "gc", "--backend-store-uri", uri, "--tracking-uri", uri], tmp_path)
+    with sqlite3.connect(tmp_path / "filled" / "mlflow.db") as database:
+        assert database.execute("SELECT count(DISTINCT run_uuid) FROM metrics").fetchone() == (15,)

@@ -4,9 +4,10 @@ import json
 from collections.abc import Sequence
 from math import isfinite
 
+import numpy as np
 import pandas as pd
 
-from initlab.stats import mean_ci95
+from initlab.stats import means_ci95
 
 DIGITS = "%.7g"  # float32 has no more
 FINAL = ["test/accuracy", "val/accuracy", "val/loss", "train/loss"]
@@ -38,16 +39,25 @@ def tables(replicas: pd.DataFrame) -> dict[str, str]:
 
 def over_replicas(replicas: pd.DataFrame) -> pd.DataFrame:
     """Means of each metric, and half-widths of their 95 % intervals as `<name>.ci95`: a row a (run, ..., step)."""
-    keys = list(replicas.columns[: replicas.columns.get_loc("replica")])
-    rows = []
-    for key, group in replicas.groupby(keys, sort=False, dropna=False):
-        row = dict(zip(keys, key, strict=True))
-        for name in replicas.columns[len(keys) + 1 :]:
-            row[name], ci95 = mean_ci95(group[name].to_numpy())
-            if ci95 is not None:
-                row[f"{name}.ci95"] = ci95
-        rows.append(row)
-    return pd.DataFrame(rows)
+    keys, names = np.split(replicas.columns, [replicas.columns.get_loc("replica")])
+    number = replicas.groupby(list(keys), sort=False, dropna=False).ngroup().to_numpy()
+    order, counts = np.argsort(number, kind="stable"), np.bincount(number)
+    begins = counts.cumsum() - counts
+    values = replicas[names[1:]].to_numpy(dtype=float)[order]
+    means = np.empty((len(counts), len(names) - 1))
+    ci95 = np.full_like(means, np.nan)
+    for count in np.unique(counts):  # all groups of as many replicas at once: there may be hundreds of thousands
+        groups = np.flatnonzero(counts == count)
+        block = values[begins[groups, None] + np.arange(count)].swapaxes(1, 2)
+        means[groups], found = means_ci95(np.ascontiguousarray(block))
+        if found is not None:
+            ci95[groups] = found
+    columns = {}
+    for column, name in enumerate(names[1:]):
+        columns[name] = means[:, column]
+        if counts.max() > 1:
+            columns[f"{name}.ci95"] = ci95[:, column]
+    return pd.concat([replicas[keys].iloc[order[begins]].reset_index(drop=True), pd.DataFrame(columns)], axis=1)
 
 
 def _json(row: pd.Series) -> str:
