@@ -48,7 +48,8 @@ def _has_slurm() -> bool:
 
 def _seconds(launcher: str, jobs: int, words: list[str]) -> float:
     """How long a sweep over as many seeds takes, without a report."""
-    with TemporaryDirectory(dir=Path.cwd()) as folder:  # Slurm's nodes see it
+    Path("multirun").mkdir(exist_ok=True)
+    with TemporaryDirectory(dir=Path("multirun").absolute()) as folder:  # Slurm's nodes see it
         places = [f"hydra.sweep.dir={folder}/sweep", f"tracking.uri=sqlite:///{folder}/mlflow.db"]
         sweep = [sys.executable, "train.py", "-m", f"seed=range({jobs})", *JOB, *places]
         sweep += [f"hydra/launcher={launcher}", *words, "hydra.callbacks.record.report=false"]

@@ -117,6 +117,8 @@ class Record(Callback):
         """Says how far the sweep is. A job in a process of its own says nothing: its sweep does, when it has ended."""
         if self.process and self.process != process.owner():
             launchers.leave_terminal()
+            if self.launcher.kind == "JoblibLauncher":
+                launchers.leave_with_parent()
         elif self.jobs:
             from initlab import watch
 
