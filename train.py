@@ -7,7 +7,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from initlab import hooks, launchers
+from initlab import composed, hooks, launchers
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -18,17 +18,17 @@ def main(cfg: DictConfig) -> float:
     job = HydraConfig.get()
     with hooks.one_line():
         launchers.go_to(Path(job.runtime.cwd))
-    config = hooks.plain(cfg)
+    config = composed.plain(cfg)
     record = track.run(
-        **hooks.place(cfg),
+        **composed.place(cfg),
         folder=Path(job.runtime.output_dir),
-        name=hooks.run_name(job),
+        name=composed.run_name(job),
         config=config,
-        overrides=hooks.overrides(job),
-        sweep=hooks.sweep_folder(job) if job.mode == RunMode.MULTIRUN else None,
+        overrides=composed.overrides(job),
+        sweep=composed.sweep_folder(job) if job.mode == RunMode.MULTIRUN else None,
         resume=cfg.resume is not False,
-        register=hooks.registered_model(cfg, job),
-        tags=hooks.choices(job),
+        register=composed.registered_model(cfg, job),
+        tags=composed.choices(job),
     )
     with hooks.one_line(), record as run:
         return experiment.train(config, run)

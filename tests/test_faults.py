@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from omegaconf import OmegaConf
 
-from initlab import files, hooks, lit, recorded, replay, track
+from initlab import composed, files, lit, recorded, replay, track
 
 SHORT = ("trainer=cpu", "replicas=2", "trainer.max_epochs=3")
 ADAM = (*SHORT, "optimizer=adam")  # whose state is more than weights
@@ -161,7 +161,7 @@ def test_resume_by_the_id_of_a_run(place: Place) -> None:
         resumable(config)
     for resume in ("maybe", 1, None):
         with pytest.raises(ValueError, match=f"resume is {resume!r}; expected true, false, or the id of a run"):
-            hooks.resumes(OmegaConf.create({"resume": resume}))
+            composed.resumes(OmegaConf.create({"resume": resume}))
 
 
 @pytest.mark.fault("`kill -9` while a checkpoint is written", "the checkpoint before it is there, whole")

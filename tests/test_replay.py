@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from omegaconf import OmegaConf
 
-from initlab import hooks, replay, track
+from initlab import composed, replay, track
 
 GROUPS = sorted(
     f"{path.parent.relative_to(ROOT / 'conf')}={path.stem}"
@@ -240,5 +240,5 @@ def test_a_hostile_record_with_the_right_hash_calls_nothing(
 @pytest.mark.parametrize("choice", GROUPS)
 def test_every_file_of_every_group_can_be_replayed(choice: str) -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = hooks.plain(compose("config", [choice]))
+        config = composed.plain(compose("config", [choice]))
     assert replay.read(OmegaConf.to_yaml(config)) == config

@@ -21,7 +21,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from initlab import experiment, hooks, stats
+from initlab import composed, experiment, hooks, stats
 
 SMOKE = ("experiment=smoke", "trainer=cpu")
 
@@ -417,8 +417,8 @@ def test_what_a_sweep_knows_of_its_jobs(words: list[str], params: dict[str, str]
     """How many there are, and what is left out of their names."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = swept(*words, **params)
-        assert hooks.count_jobs(config) == jobs
-        hooks.name_by_what_varies(config)
+        assert composed.count_jobs(config) == jobs
+        composed.name_by_what_varies(config)
         assert config.hydra.overrides.hydra[-1] == f"++hydra.callbacks.record.shared=[{','.join(shared)}]"
 
 

@@ -5,12 +5,8 @@ import os
 import platform
 import re
 import shutil
-import signal
 import socket
 import subprocess
-import threading
-import time
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -87,24 +83,6 @@ def go_to(project: Path) -> None:
         raise ValueError(
             f"{platform.node()} has no {project}: jobs need the project where their sweep was started"
         ) from error
-
-
-@cache
-def leave_with_parent() -> None:
-    """From now on this process ends, as SIGTERM ends it, when the one that started it has ended without a word.
-
-    joblib's workers would stay.
-    """
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(GRACE)
-        os.kill(os.getpid(), signal.SIGKILL)  # joblib takes what a signal raises for the job's result, and goes on
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def leave_terminal() -> None:

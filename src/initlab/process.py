@@ -4,8 +4,10 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from types import FrameType
 
@@ -68,6 +70,23 @@ def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[No
 def ended_by() -> str | None:
     """The signal that is ending this process, if one is: SIGTERM, say."""
     return None if _signal is None else signal.Signals(_signal).name
+
+
+@cache
+def leave_with_parent(grace: float) -> None:
+    """From now on this process ends when the one that started it has ended without a word: SIGTERM, and after `grace`
+    seconds SIGKILL. What waits for other processes would wait for long.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(grace)
+        os.kill(os.getpid(), signal.SIGKILL)  # joblib takes what a signal raises for the job's result, and goes on
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def end_children(grace: float) -> None:
