@@ -21,13 +21,14 @@ from initlab import ui
 KINDS = "sqlite", "server"
 COMPARED = 2, 10, 100
 JOBS = 100, 1_000, 5_000
+SMALL = ("experiment=smoke",)  # lists and comparisons read last values, however many points are before them
 PATIENCE = 120_000  # ms that a page may take
 BROWSERS = "chromium", "chromium-browser", "google-chrome"
 QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 
 
 def table(
-    rounds: int, *, kinds: Sequence[str] = KINDS, jobs: Sequence[int] = JOBS, words: Sequence[str] = ()
+    rounds: int, *, kinds: Sequence[str] = KINDS, jobs: Sequence[int] = JOBS, words: Sequence[str] = SMALL
 ) -> pd.DataFrame:
     """One row a (store, what is looked at), one column a number of jobs in the store: seconds, medians over rounds.
 
@@ -66,7 +67,7 @@ def waits(uri: str, rounds: int, pictures: Path | None = None) -> dict[str, floa
     parent = client.search_runs([experiment], "tags.sweep != '' and attributes.status = 'FINISHED'", max_results=1)[0]
     jobs = client.search_runs([experiment], "tags.init != ''", max_results=max(COMPARED))
     runs = f"{uri}/#/experiments/{experiment}/runs?workflowType=machine_learning"
-    row = re.compile("^init=")
+    row = re.compile("^(sweep$|init=)")  # by time, jobs are folded into their sweep
 
     def compared(number: int) -> str:
         ids, of = (quote(json.dumps(names)) for names in ([job.info.run_id for job in jobs[:number]], [experiment]))

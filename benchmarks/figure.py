@@ -1,4 +1,4 @@
-"""The figures: what an epoch of one network costs, and what stores take, on logarithmic scales, as both span orders."""
+"""The figures: what an epoch of one network costs, on a logarithmic scale, as it spans orders; what stores take."""
 
 from pathlib import Path
 
@@ -35,11 +35,11 @@ def draw_rates(table: pd.DataFrame, path: Path) -> None:
     for what, axes in zip(writes, panels, strict=True):
         for row in table[table["what"] == what].to_dict("records"):
             axes.plot([int(name) for name in writers], [row[name] for name in writers], "o-", label=row["store"])
-        axes.set(xscale="log", yscale="log", title=what, xlabel="processes at once")
+        axes.set(xscale="log", ylim=(0, None), title=what, xlabel="processes at once")
         axes.set_xticks([int(name) for name in writers], writers)
         axes.minorticks_off()
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("a second")
-    panels[0].legend(frameon=False)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
