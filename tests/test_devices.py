@@ -73,6 +73,10 @@ def test_two_devices_are_one(words: tuple[str, ...], trained: Train) -> None:
     assert_same(trained("one", *words, *ONE), trained("two", *words, *TWO), rtol=1e-3, atol=1.5e-4)
 
 
+@pytest.mark.fault(
+    "`kill -9` of the process of one device, of two that share a run",
+    "the run is FAILED, naming the device; `resume=true` ends it, with the optimiser's state of both",
+)
 def test_a_device_is_lost_and_the_run_goes_on(trained: Train) -> None:
     """Its process is killed after the first epoch; the whole of the optimiser's state is in the checkpoint."""
     words = "replicas=4", "optimizer=adam", "trainer.max_epochs=2"

@@ -287,10 +287,9 @@ def test_bits_do_not_depend_on_threads(place: Place) -> None:
     assert place.differences(place.runs()[0].info.run_id) == []
 
 
-def test_bits_do_not_depend_on_the_launcher_or_on_other_jobs(place: Place, train: Train) -> None:
-    """Two jobs at a time, in processes of joblib, one with more replicas than the other."""
-    words = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.callbacks.record.report=false")
-    train("-m", *ADAM, "replicas=2,3", *words)
+def test_bits_do_not_depend_on_other_jobs(place: Place, train: Train) -> None:
+    """One before it in the same process, with more replicas. Other launchers: test_launchers.py."""
+    train("-m", *ADAM, "replicas=3,2", "hydra.callbacks.record.report=false")
     found = jobs(place, "FINISHED")
     assert len(found) == 2
     (same,) = [run for run in found if run.data.params["replicas"] == "2"]

@@ -76,7 +76,6 @@ def test_what_a_tracker_takes_is_measured(project: Path, tmp_path: Path) -> None
     found = json.loads(printed.splitlines()[-1])
     assert [line["what"] for line in found["rates"]] == list(tracker.WRITES)
     assert all(line["1"] > 0 and line["2"] > 0 and line["failed"] == 0 for line in found["rates"])
-    assert found["rates"][1]["1"] > found["rates"][2]["1"]  # many points at once are faster than one by one
     assert found["jobs"] == [f"init=kaiming,seed={number}" for number in range(20)]
     assert found["runs"] == 20
     uri = f"sqlite:///{tmp_path}/filled/mlflow.db"

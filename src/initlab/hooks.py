@@ -47,6 +47,7 @@ class Record(Callback):
     def __init__(self, folder: str, report: bool = True, shared: Sequence[str] = ()) -> None:
         self.folder, self.report = Path(folder), report
         self.status = "FAILED"
+        self.launcher = launchers.Launcher("basic", "hydra._internal.core_plugins.basic_launcher.BasicLauncher")
         self.jobs, self.process = 0, ""  # of the sweep: how many, and where
         self.times: list[float] = []  # seconds that whole jobs took
         self.started: float | None = None
