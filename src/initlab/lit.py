@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 for noisy in ("pytorch_lightning", "lightning_fabric", "matplotlib"):
     logging.getLogger(noisy).setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", ".*LeafSpec", category=FutureWarning)
+warnings.filterwarnings("ignore", ".*`srun` command is available", category=UserWarning)  # where Slurm is installed
 warnings.filterwarnings("ignore", "Checkpoint directory .* exists", category=UserWarning)  # of a resumed run
 
 PRECISIONS = "highest", "high", "medium"
