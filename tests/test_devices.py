@@ -62,8 +62,8 @@ def assert_same(one: Journal, two: Journal, *, rtol: float, atol: float) -> None
 @pytest.mark.parametrize(
     "words",
     [
-        ("replicas=4", "init=unit_relu"),  # two replicas on each device
-        ("replicas=3", "init=lsuv", "optimizer=adam"),  # half of each batch on each
+        ("replicas=4", "init=unit_relu"),
+        ("replicas=6", "init=lsuv", "optimizer=adam"),
     ],
 )
 def test_two_devices_are_one(words: tuple[str, ...], trained: Train) -> None:

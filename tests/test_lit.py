@@ -12,6 +12,7 @@ from torch import optim
 from torch.utils.data import DataLoader
 
 from initlab import init, lit, loader, mlp, mnist
+from initlab.workers import Workers
 
 SGD = partial(optim.SGD, lr=0.05)
 
@@ -31,8 +32,17 @@ def network(kind: type[lit.Network] = lit.Network, **changes) -> lit.Network:
     return kind(**values | changes)
 
 
-def fit(module: lit.Network, folder: Path, *, batches: int, epochs: int = 1, block: int = 8) -> loader.Images:
-    """Trains on the CPU, for `batches` blocks an epoch."""
+def fit(
+    module: lit.Network,
+    folder: Path,
+    *,
+    batches: int,
+    epochs: int = 1,
+    block: int = 8,
+    resume: Path | None = None,
+    save: Path | None = None,
+) -> loader.Images:
+    """Trains on the CPU, for `batches` blocks an epoch; from the checkpoint `resume`, and to `save`."""
     images = loader.Images(folder, batch_size=64, seed=module.seed, block=block)
     trainer = Trainer(
         accelerator="cpu",
@@ -45,9 +55,17 @@ def fit(module: lit.Network, folder: Path, *, batches: int, epochs: int = 1, blo
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
-    trainer.fit(module, images)
+    trainer.fit(module, images, ckpt_path=resume, weights_only=True)
+    if save is not None:
+        trainer.save_checkpoint(save)
     trainer.test(module, images, verbose=False)
     return images
+
+
+def gradients(module: lit.Network, x: torch.Tensor, y: torch.Tensor) -> tuple:
+    """Losses, gradients and trace of all its replicas, on one batch x (784, B), y (B,)."""
+    with torch.no_grad():
+        return mlp.loss_and_gradients(x, y, list(module.weights), list(module.biases), module.activation, module.loss)
 
 
 def parameters(module: lit.Network) -> list[torch.Tensor]:
@@ -92,9 +110,8 @@ def test_r_replicas_are_r_runs(optimizer: lit.Callable, normalized: Path) -> Non
         for batch in range(40):
             rows = slice(64 * batch, 64 * (batch + 1))
             x, y = (split[rows] for split in data.splits["train"])
-            with torch.no_grad():
-                _, gradients, _ = module.gradients(x.double().mT, y)
-            for W, b, gradient in zip(module.weights, module.biases, gradients, strict=True):
+            _, found, _ = gradients(module, x.double().mT, y)
+            for W, b, gradient in zip(module.weights, module.biases, found, strict=True):
                 W.grad, b.grad = gradient.W, gradient.b
             steps.step()
     for many, one in zip(parameters(together), parameters(alone), strict=True):
@@ -113,6 +130,35 @@ def test_same_seed_same_bits_whatever_is_measured(normalized: Path) -> None:
     other = network(seed=1)
     fit(other, normalized, batches=3)
     assert other.digest() not in digests
+
+
+@pytest.mark.parametrize("optimizer", [SGD, partial(optim.Adam, lr=1e-3)])
+def test_bits_do_not_depend_on_the_number_of_workers(optimizer: lit.Callable, normalized: Path) -> None:
+    """Nine replicas are three groups, however many workers there are; each computes with one thread."""
+    found = []
+    for count in (1, 2, 3):
+        recorded: dict[int, dict[str, np.ndarray]] = {}
+        module = network(replicas=9, every=10, optimizer=optimizer, record=recorded.update)
+        module.workers = Workers(count)
+        fit(module, normalized, batches=3)
+        found.append((module.digest(), recorded, module.tensors()))
+        module.workers.close()
+    (digest, first, tensors), *others = found
+    for other, again, same in others:
+        assert other == digest
+        np.testing.assert_equal(again, first)
+        assert all(torch.equal(same[name], tensor) for name, tensor in tensors.items())
+
+
+@pytest.mark.parametrize("optimizer", [SGD, partial(optim.Adam, lr=1e-3)])
+def test_a_checkpoint_holds_all_groups(optimizer: lit.Callable, normalized: Path, tmp_path: Path) -> None:
+    """Two epochs at once are one, saved, and another from the checkpoint: to the bit, the optimiser's state with it."""
+    whole, first, rest = (network(replicas=9, every=10, optimizer=optimizer) for _ in range(3))
+    fit(whole, normalized, batches=2, epochs=2)
+    fit(first, normalized, batches=2, epochs=1, save=tmp_path / "last.ckpt")
+    fit(rest, normalized, batches=2, epochs=2, resume=tmp_path / "last.ckpt")
+    assert rest.digest() == whole.digest()
+    assert len(torch.load(tmp_path / "last.ckpt", weights_only=True)["optimizer_states"]) == 1
 
 
 def test_plain_descent_is_torch_sgd(normalized: Path) -> None:
@@ -150,17 +196,19 @@ def test_statistics_are_recorded_at_their_steps(normalized: Path) -> None:
     assert layers >= {"act_mean", "act_std", "preact_std", "dead_fraction", "grad_std", "weight_std", "update_ratio"}
 
 
-def test_update_ratio_is_that_of_the_step_that_follows(normalized: Path) -> None:
+def test_update_ratio_is_that_of_the_step_that_follows(normalized: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of step t: std(W_{t+1} - W_t) / std(W_t), with the weights as they stood between the steps."""
     weights: list[torch.Tensor] = []
 
-    class Watch(lit.Network):
-        def _measure(self, step: int) -> list[torch.Tensor]:
-            weights.append(self.weights[0].detach().clone())
-            return super()._measure(step)
+    measure = lit.Group.measure
 
+    def watched(group: lit.Group, step: int) -> list[torch.Tensor]:
+        weights.append(group.module.weights[0].detach().clone())
+        return measure(group, step)
+
+    monkeypatch.setattr(lit.Group, "measure", watched)
     recorded: dict[int, dict[str, np.ndarray]] = {}
-    fit(network(kind=Watch, every=1, record=recorded.update), normalized, batches=4, block=1)
+    fit(network(every=1, record=recorded.update), normalized, batches=4, block=1)
     assert len(weights) == 5
     for step in range(4):
         before, after = weights[step].double(), weights[step + 1].double()
@@ -177,16 +225,14 @@ def test_train_loss_is_the_mean_over_the_steps_since(normalized: Path) -> None:
     images = fit(module, normalized, batches=1, block=20)
     rows = torch.from_numpy(init.stream(0, "epoch", 0).permutation(50_000)[: 64 * 20])
     x, y = (split[rows] for split in images.splits["train"])
-    with torch.no_grad():
-        losses, _, _ = module.gradients(x.mT, y)
+    losses, _, _ = gradients(module, x.mT, y)
     np.testing.assert_allclose(recorded[20]["train/loss"], losses.numpy(), rtol=1e-5)
 
 
 def test_lsuv_is_calibrated_on_training_images(normalized: Path) -> None:
     module = network(scheme=init.LSUV(images=500), hidden=[50, 50], optimizer=partial(optim.SGD, lr=1e-12))
     images = fit(module, normalized, batches=1)
-    with torch.no_grad():
-        _, _, trace = module.gradients(images.splits["train"][0][:500].mT, images.splits["train"][1][:500])
+    _, _, trace = gradients(module, images.splits["train"][0][:500].mT, images.splits["train"][1][:500])
     for z in trace.z:
         torch.testing.assert_close(z.std((1, 2)), torch.ones(2), rtol=1e-4, atol=0)
 
@@ -275,7 +321,7 @@ def test_every_epoch_has_its_own_order_under_lightning(normalized: Path) -> None
         def training_step(self, block, batch_idx):
             batches = list(block)
             seen.append(batches[0][0][:, 0])
-            super().training_step(iter(batches), batch_idx)
+            super().training_step(batches, batch_idx)
 
     module = network(kind=Watch)
     images = fit(module, normalized, batches=1, epochs=2)

@@ -442,7 +442,7 @@ def test_what_a_sweep_knows_of_its_jobs(words: list[str], params: dict[str, str]
         ("data.batch_size=50001", "batch_size is 50001; there are 50,000 training images"),
         (
             "trainer.devices=100",
-            "trainer: 100 devices; expected a number that divides 8 replicas, or at most 64, the images of a batch",
+            "trainer.devices is 100; expected a number that divides 8 replicas: 1, 2, 4, 8",
         ),
         ("trainer.callbacks=[5]", "trainer.callbacks is 5; expected pytorch_lightning"),
         ("stats=5", "stats is 5; expected `every` and `probe`"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from initlab import lit, loader, mnist, model, origin, ranks, refusals, track
+from initlab import init, lit, loader, mnist, model, origin, ranks, refusals, share, track, workers
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,8 @@ def build(cfg: DictConfig, folder: Path) -> "tuple[Trainer, lit.Network, loader.
         raise ValueError(f"matmul_precision is {cfg.matmul_precision!r}; expected one of {', '.join(lit.PRECISIONS)}")
     devices = str(cfg.trainer.get("devices"))
     if devices.isdecimal() and int(devices) > 1:  # before Lightning makes a list of as many
-        refusals.refuse_devices(int(devices), replicas=cfg.replicas, batch_size=cfg.data.batch_size)
+        init.check([], replicas=cfg.replicas, seed=cfg.seed)
+        share.Shard(cfg.replicas, devices=int(devices))
     network = lit.Network(
         hidden=list(cfg.model.hidden),
         replicas=cfg.replicas,
@@ -43,7 +44,7 @@ def build(cfg: DictConfig, folder: Path) -> "tuple[Trainer, lit.Network, loader.
     )
     trainer = instantiate(cfg.trainer, default_root_dir=folder)
     images = loader.Images(cfg.data.folder, batch_size=cfg.data.batch_size, seed=cfg.seed)
-    refusals.refuse_trainer(trainer, replicas=cfg.replicas, batch_size=cfg.data.batch_size)
+    refusals.refuse_trainer(trainer, replicas=cfg.replicas)
     images.prepare_data()
     facts = mnist.read_facts(images.folder)
     if 1 < network.loss.outputs < facts["classes"]:
@@ -101,6 +102,6 @@ def follow(folder: Path) -> None:
 
 def _fit(trainer: "Trainer", network: lit.Network, images: loader.Images, last: Path, precision: str) -> None:
     """Trains, from the last checkpoint if there is one, and tests."""
-    with lit.matmul_precision(precision):
+    with lit.matmul_precision(precision), workers.one_thread_each(trainer.world_size) as network.workers:
         trainer.fit(network, images, ckpt_path=last if last.exists() else None, weights_only=True)
         trainer.test(network, images, verbose=False)

@@ -97,12 +97,28 @@ class EpochOrder(Sampler[Tensor]):
         return -(-self.used // self.size)
 
 
+class Block:
+    """The batches x (784, B), y (B,) of some rows, each gathered only when its step comes, while it fits the cache.
+
+    It can be gone through by several threads at once.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, rows: Tensor, batch_size: int) -> None:
+        self.images, self.labels, self.batches = images, labels, rows.split(batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for rows in self.batches:
+            yield self.images.index_select(0, rows).mT, self.labels.index_select(0, rows)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
 class Blocks(Dataset):
-    """A block of rows -> its batches, each gathered only when its step comes, while it fits the cache."""
+    """Rows -> the block of their batches."""
 
     def __init__(self, images: Tensor, labels: Tensor, batch_size: int) -> None:
         self.images, self.labels, self.batch_size = images, labels, batch_size
 
-    def __getitem__(self, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        for batch in rows.split(self.batch_size):
-            yield self.images.index_select(0, batch).mT, self.labels.index_select(0, batch)
+    def __getitem__(self, rows: Tensor) -> Block:
+        return Block(self.images, self.labels, rows, self.batch_size)

@@ -56,12 +56,11 @@ def packages() -> dict[str, str]:
 
 
 def machine(device: torch.device) -> dict[str, str]:
-    """The kind of processor the sums are made on, and how many threads share them."""
+    """The kind of processor the sums are made on. Their number is no part of it: each worker has one thread."""
     cpu = {
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu(),
         "vector units": torch.backends.cpu.get_cpu_capability(),
-        "threads": str(torch.get_num_threads()),
     }
     return {"device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type} | cpu
 

@@ -10,8 +10,10 @@ from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 from torch import nn
 from torch.optim import LBFGS, Adafactor, Optimizer
 
+from initlab.share import Shard
 
-def refuse_trainer(trainer: Trainer, *, replicas: int, batch_size: int) -> None:
+
+def refuse_trainer(trainer: Trainer, *, replicas: int) -> None:
     """Raises ValueError unless the trainer's devices can share a run, and its callbacks and loggers are Lightning's."""
     refuse_other("trainer", trainer, Trainer)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -24,22 +26,13 @@ def refuse_trainer(trainer: Trainer, *, replicas: int, batch_size: int) -> None:
         raise ValueError(f"trainer.strategy: {trainer.world_size} devices share a run as ddp, and on one machine alone")
     if trainer._accelerator_connector.use_distributed_sampler:
         raise ValueError("trainer.use_distributed_sampler is true; expected false: devices see the same batches")
-    refuse_devices(trainer.world_size, replicas=replicas, batch_size=batch_size)
+    Shard(replicas, devices=trainer.world_size)
 
 
 def is_shared(trainer: Trainer) -> bool:
     """Whether further processes train with this one: Lightning's ddp."""
     strategy = trainer.strategy
     return isinstance(strategy, DDPStrategy) and isinstance(strategy.launcher, _SubprocessScriptLauncher)
-
-
-def refuse_devices(devices: int, *, replicas: int, batch_size: int) -> None:
-    """Raises ValueError if there are more devices than there is to share: replicas, or images of a batch."""
-    if replicas % devices and devices > batch_size:
-        raise ValueError(
-            f"trainer: {devices} devices; expected a number that divides {replicas} replicas, or at most {batch_size}, "
-            "the images of a batch"
-        )
 
 
 def refuse_optimizer(optimizer: Callable[[list[nn.Parameter]], Optimizer]) -> None:
