@@ -7,33 +7,37 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from initlab import composed, hooks, launchers
+from initlab.sweep import config as configs
+from initlab.sweep import launchers
+from initlab.sweep.callback import at_exit
+from initlab.sweep.errors import concise_errors
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> float:
     """One run. Returns its validation accuracy, for sweepers that look for the best."""
-    from initlab import experiment, track
+    from initlab.tracking.run_logger import start_run
+    from initlab.training.fit import train
 
     job = HydraConfig.get()
-    with hooks.one_line():
-        launchers.go_to(Path(job.runtime.cwd))
-    config = composed.plain(cfg)
-    record = track.run(
-        **composed.place(cfg),
+    with concise_errors():
+        launchers.change_to(Path(job.runtime.cwd))
+    config = configs.run_config(cfg)
+    record = start_run(
+        **configs.tracking_target(cfg),
         folder=Path(job.runtime.output_dir),
-        name=composed.run_name(job),
+        name=configs.run_name(job),
         config=config,
-        overrides=composed.overrides(job),
-        sweep=composed.sweep_folder(job) if job.mode == RunMode.MULTIRUN else None,
+        overrides=configs.task_overrides(job),
+        sweep=configs.sweep_folder(job) if job.mode == RunMode.MULTIRUN else None,
         resume=cfg.resume is not False,
-        register=composed.registered_model(cfg, job),
-        tags=composed.choices(job),
+        register=configs.registered_model(cfg, job),
+        tags=configs.chosen_groups(job),
     )
-    with hooks.one_line(), record as run:
-        return experiment.train(config, run)
+    with concise_errors(), record as run:
+        return train(config, run)
 
 
 if __name__ == "__main__":
-    with hooks.at_exit:
+    with at_exit:
         main()

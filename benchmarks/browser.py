@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from playwright.sync_api import Page, expect, sync_playwright
 
 from benchmarks import stores
-from initlab import ui
+from initlab.tracking import ui
 
 KINDS = "sqlite", "server"
 COMPARED = 2, 10, 100
@@ -53,8 +53,8 @@ def table(
 
 def _filled(place: stores.Place, model: Path, folder: Path, numbers: range) -> None:
     parent = stores.sweep_of(place, model, folder, numbers)
-    parent.describe("Best is any: they are copies.", "", "")
-    parent.finish("FINISHED")
+    parent.set_description("Best is any: they are copies.", "", "")
+    parent.end("FINISHED")
 
 
 def waits(uri: str, rounds: int, pictures: Path | None = None) -> dict[str, float]:

@@ -13,7 +13,10 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from benchmarks import stores
-from initlab import report, results, sweep, track
+from initlab import report
+from initlab.tracking import artifacts, results
+from initlab.tracking.parent_run import find_resumable_sweep
+from initlab.tracking.run_logger import find_resumable_run
 
 KINDS = "sqlite", "server"
 JOBS = 100, 1_000, 5_000
@@ -45,25 +48,26 @@ def _measured(place: stores.Place, model: Path, folder: Path, numbers: range) ->
     """{what: seconds, or GB}, once these jobs are there beside the earlier ones."""
     words: Any = {"uri": place.uri, "experiment": "initlab"}
     parent = stores.sweep_of(place, model, folder, numbers)
-    config: Any = OmegaConf.to_container(OmegaConf.load(model / track.CONFIG))
+    config: Any = OmegaConf.to_container(OmegaConf.load(model / artifacts.CONFIG))
     found = {
         "a job's record": _median(lambda: stores.record(place.uri, model, folder / f"{time.time()}", 0, str(folder))),
-        "`resume=true`, a run": _median(partial(track.resumable, **words, config=config, run_id=None)),
-        "`resume=true`, a sweep": _median(partial(sweep.resumable, **words, overrides=["seed=0"], run_id=None)),
+        "`resume=true`, a run": _median(partial(find_resumable_run, **words, config=config, run_id=None)),
+        "`resume=true`, a sweep": _median(partial(find_resumable_sweep, **words, overrides=["seed=0"], run_id=None)),
     }
     since = time.perf_counter()
-    gathered = parent.results()
+    gathered = parent.collect_results()
     assert gathered is not None
     results.save(gathered, folder)
     found["a sweep's end: results"] = time.perf_counter() - since
     since = time.perf_counter()
-    report.table(gathered, parent.seconds())
-    parent.describe(*report.summary(gathered, parent.seconds()), results.digest(folder))
+    layout = report.lay_out(gathered)
+    report.terminal_table(layout, parent.job_seconds())
+    parent.set_description(*report.summary(layout, parent.job_seconds()), results.digest(folder))
     found["a sweep's end: table, description"] = time.perf_counter() - since
     since = time.perf_counter()
-    parent.keep(folder / "report", report.write(gathered, folder / "report"))
+    parent.log_files(folder / "report", report.write(layout, folder / "report"))
     found["a sweep's end: report"] = time.perf_counter() - since
-    parent.finish("FINISHED")
+    parent.end("FINISHED")
     found["memory by then, GB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return found
 

@@ -52,7 +52,7 @@ def _seconds(launcher: str, jobs: int, words: list[str]) -> float:
     with TemporaryDirectory(dir=Path("multirun").absolute()) as folder:  # Slurm's nodes see it
         places = [f"hydra.sweep.dir={folder}/sweep", f"tracking.uri=sqlite:///{folder}/mlflow.db"]
         sweep = [sys.executable, "train.py", "-m", f"seed=range({jobs})", *JOB, *places]
-        sweep += [f"hydra/launcher={launcher}", *words, "hydra.callbacks.record.report=false"]
+        sweep += [f"hydra/launcher={launcher}", *words, "hydra.callbacks.sweep.report=false"]
         begun = time.perf_counter()
         subprocess.run(
             sweep,

@@ -12,7 +12,9 @@ import torch
 
 from benchmarks.measure import TRAINED
 from benchmarks.peers import BATCH, CLASSES, HIDDEN, LEARNING_RATE, splits
-from initlab import init, mlp
+from initlab.nn import init, mlp
+from initlab.nn.activations import Activation
+from initlab.nn.losses import CrossEntropy
 
 REPLICAS = 1, 8, 32
 PARTS = "gathering the batch", "W1 x", "W1 -= lr delta x^T", "second layer's products", "loss", "activation", "the rest"
@@ -33,7 +35,7 @@ def table(rounds: int) -> pd.DataFrame:
 def _parts(replicas: int, steps: float) -> dict[str, float]:
     """{part: microseconds of a step}."""
     x, y, *_ = splits()
-    phi, loss = mlp.Activation(), mlp.CrossEntropy()
+    phi, loss = Activation(), CrossEntropy()
     weights, biases = init.draw(init.kaiming(), [784, HIDDEN, CLASSES], replicas=replicas, seed=0)
     order = torch.randperm(TRAINED)
     spent: dict[str, float] = defaultdict(float)
@@ -46,7 +48,7 @@ def _parts(replicas: int, steps: float) -> dict[str, float]:
                 since = time.perf_counter()
                 some, digits = x.index_select(0, rows).mT, y.index_select(0, rows)
                 spent["gathering the batch"] += time.perf_counter() - since
-                mlp.descend(some, digits, weights, biases, phi, loss, lr=LEARNING_RATE)
+                mlp.sgd_step(some, digits, weights, biases, phi, loss, lr=LEARNING_RATE)
             total = time.perf_counter() - begun
     spent["the rest"] = total - sum(spent.values())
     return {part: 1e6 * spent[part] / int(steps) for part in PARTS}
@@ -70,12 +72,12 @@ def _timed(spent: dict[str, float]) -> Iterator[None]:
         patch.object(mlp, "linear", wrap(mlp.linear, lambda a, W, b: "W1 x" if a.dim() == 2 else second)),
         patch.object(
             mlp,
-            "linear_descend",
-            wrap(mlp.linear_descend, lambda W, b, a, delta: "W1 -= lr delta x^T" if a.dim() == 2 else second),
+            "linear_sgd_step",
+            wrap(mlp.linear_sgd_step, lambda W, b, a, delta: "W1 -= lr delta x^T" if a.dim() == 2 else second),
         ),
         patch.object(mlp, "linear_backward_input", wrap(mlp.linear_backward_input, lambda W, delta: second)),
-        patch.object(mlp.CrossEntropy, "__call__", wrap(mlp.CrossEntropy.__call__, lambda self, z, y: "loss")),
-        patch.object(mlp.Activation, "__call__", wrap(mlp.Activation.__call__, lambda self, z: "activation")),
-        patch.object(mlp.Activation, "backward", wrap(mlp.Activation.backward, lambda self, z, grad: "activation")),
+        patch.object(CrossEntropy, "__call__", wrap(CrossEntropy.__call__, lambda self, z, y: "loss")),
+        patch.object(Activation, "__call__", wrap(Activation.__call__, lambda self, z: "activation")),
+        patch.object(Activation, "backward", wrap(Activation.backward, lambda self, z, grad: "activation")),
     ):
         yield

@@ -13,7 +13,11 @@ from typing import Any, NamedTuple
 from omegaconf import OmegaConf
 from sqlalchemy import NullPool, create_engine, text
 
-from initlab import journal, mnist, origin, results, sweep, track
+from initlab.data.normalized import read_facts
+from initlab.tracking import artifacts, provenance, results
+from initlab.tracking.journal import Journal
+from initlab.tracking.parent_run import ParentRun
+from initlab.tracking.run_logger import start_run
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))  # servers, as the tests start them
 
@@ -77,10 +81,10 @@ def record(uri: str, model: Path, folder: Path, number: int, within: str | None 
 
     within: the folder of the sweep that it is part of.
     """
-    config: Any = OmegaConf.to_container(OmegaConf.load(model / track.CONFIG))
-    facts = mnist.read_facts(Path(config["data"]["folder"]))
-    found = origin.whole(json.loads((model / track.ORIGIN).read_text()))
-    with track.run(
+    config: Any = OmegaConf.to_container(OmegaConf.load(model / artifacts.CONFIG))
+    facts = read_facts(Path(config["data"]["folder"]))
+    found = provenance.validated(json.loads((model / artifacts.PROVENANCE).read_text()))
+    with start_run(
         uri=uri,
         experiment="initlab",
         folder=folder,
@@ -90,19 +94,19 @@ def record(uri: str, model: Path, folder: Path, number: int, within: str | None 
         sweep=within,
         tags={"init": "kaiming", "model": "shallow"},
     ) as run:
-        run.begin(found, {"name": "mnist", "source": "data.dvc", "facts": facts})
-        run.log(journal.Journal(model).history)
-        run.tag(**{"weights.sha256": "0" * 64})
-        for name in (track.THEORY, results.REPLICAS, results.TENSORS):
+        run.log_provenance(found, {"name": "mnist", "source": "data.dvc", "facts": facts})
+        run.log_metrics(Journal(model).history)
+        run.set_tags(**{"weights.sha256": "0" * 64})
+        for name in (artifacts.THEORY, results.REPLICAS, results.TENSORS):
             shutil.copy(model / name, folder)
-        for name in (track.CHECKPOINTS, track.MODEL):
+        for name in (artifacts.CHECKPOINTS, artifacts.MODEL):
             shutil.copytree(model / name, folder / name)
     return run.run_id
 
 
-def sweep_of(place: Place, model: Path, folder: Path, numbers: range) -> sweep.Sweep:
+def sweep_of(place: Place, model: Path, folder: Path, numbers: range) -> ParentRun:
     """A sweep in `folder`: a recorded job, its copies of these numbers, and all jobs that are there already."""
-    parent = sweep.Sweep(uri=place.uri, experiment="initlab", folder=str(folder), name="sweep")
+    parent = ParentRun(uri=place.uri, experiment="initlab", folder=str(folder), name="sweep")
     copies(place.database, record(place.uri, model, folder / "first", 0, str(folder)), parent.run_id, numbers)
     return parent
 

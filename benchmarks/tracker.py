@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric
 
 from benchmarks import stores
-from initlab import store, track
+from initlab.tracking import run_logger, store
 
 WRITERS = 1, 2, 4, 8, 16
 SECONDS = 4.0  # that each case is measured for
@@ -85,7 +85,7 @@ def _points(uri: str, size: int, write: Callable[[MlflowClient, str, list[Metric
 
 
 def _batches(uri: str, model: Path, folder: Path) -> Iterator[int]:
-    return _points(uri, track.BATCH, lambda client, run_id, points: client.log_batch(run_id, points))
+    return _points(uri, run_logger.BATCH, lambda client, run_id, points: client.log_batch(run_id, points))
 
 
 def _singles(uri: str, model: Path, folder: Path) -> Iterator[int]:
@@ -142,7 +142,7 @@ def _cpu() -> float:
 
 def _write(what: str, uri: str, model: Path, folder: Path, seconds: float, barrier: Any, queue: Any) -> None:
     """One of the writers: puts (how much it wrote each time, the seconds that took, how many failed) into the queue."""
-    track.log.setLevel("ERROR")
+    run_logger.log.setLevel("ERROR")
     sizes: list[int] = []
     times: list[float] = []
     errors, begun, until = 0, False, 0.0
@@ -151,7 +151,7 @@ def _write(what: str, uri: str, model: Path, folder: Path, seconds: float, barri
         since = time.perf_counter()
         try:
             size = next(writing)
-        except track.AWAY:
+        except run_logger.AWAY:
             errors += 1
             writing = WRITES[what](uri, model, folder / f"again{errors}")
             continue

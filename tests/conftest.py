@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from initlab import mnist
+from initlab.data.normalize import normalize
 
 ROOT = Path(__file__).parents[1]
 
@@ -90,7 +90,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def normalized(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """data/normalized/mnist, made by the code under test."""
     folder = tmp_path_factory.mktemp("normalized") / "mnist"
-    mnist.normalize(raw, folder, validation=10_000, scale=256)
+    normalize(raw, folder, validation=10_000, scale=256)
     return folder
 
 

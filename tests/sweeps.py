@@ -8,8 +8,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from initlab import mlp, stats, theory
-from initlab.results import Results
+from initlab.nn import layer_stats, theory
+from initlab.nn.activations import Activation
+from initlab.tracking.results import Results
 
 STEPS = (0, 200, 400)
 
@@ -40,7 +41,7 @@ def run(
     for step in STEPS:
         values: dict[str, np.ndarray] = {}
         for layer in range(1, hidden + 2):
-            names = stats.LAYER if layer > hidden else stats.LAYER | stats.HIDDEN
+            names = layer_stats.ALL_LAYERS if layer > hidden else layer_stats.ALL_LAYERS | layer_stats.HIDDEN_LAYERS
             values |= {f"layer{layer}/{n}": np.linspace(0.4, 0.5, replicas) * 0.8**layer for n in names}
         if step:
             values |= {
@@ -60,20 +61,22 @@ def run(
         "data": {"folder": "data/normalized/mnist", "batch_size": 64},
         "trainer": {"max_epochs": 2},
         "optimizer": {"_target_": "torch.optim.SGD", "lr": 0.05},
-        "loss": {"_target_": "initlab.mlp.CrossEntropy", "outputs": 10},
+        "loss": {"_target_": "initlab.nn.losses.CrossEntropy", "outputs": 10},
         "stats": {"probe": 256},
         "init": {
-            "weights": {"_target_": "initlab.init.kaiming", "mode": "fan_in"},
+            "weights": {"_target_": "initlab.nn.init.kaiming", "mode": "fan_in"},
             "activation": {"leak": 0, "shift": shift, "scale": 1},
         },
     }
-    record = {"overrides": overrides, "config": config, "theory": expected(hidden, inputs, mlp.Activation(shift=shift))}
+    record = {"overrides": overrides, "config": config, "theory": expected(hidden, inputs, Activation(shift=shift))}
     return Results(pd.DataFrame(rows), {name: record}, {name: tensors(hidden, inputs)})
 
 
-def expected(hidden: int, inputs: int, phi: mlp.Activation) -> dict[str, float]:
+def expected(hidden: int, inputs: int, phi: Activation) -> dict[str, float]:
     """Theory of Kaiming's weights."""
-    layers = [theory.Layer(fan_in, fan_out, 2 / fan_in) for fan_in, fan_out in pairwise([inputs, *[5] * hidden, 10])]
+    layers = [
+        theory.DrawnLayer(fan_in, fan_out, 2 / fan_in) for fan_in, fan_out in pairwise([inputs, *[5] * hidden, 10])
+    ]
     found = theory.moments(layers, [float(inputs)], phi)
     names = ("preact_mean", "preact_std", "act_mean", "act_std", "inactive_fraction", "backward_ratio")
     return {f"layer{n}/{name}": float(getattr(m, name)) for n, m in enumerate(found, start=1) for name in names}
@@ -82,5 +85,5 @@ def expected(hidden: int, inputs: int, phi: mlp.Activation) -> dict[str, float]:
 def tensors(hidden: int, inputs: int) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
     found = {"step": torch.tensor(STEPS), "layer1/weight": torch.randn(2, 3, inputs, generator=generator)}
-    histogram = torch.randint(0, 9, (len(STEPS), stats.BINS), generator=generator).float()
+    histogram = torch.randint(0, 9, (len(STEPS), layer_stats.BINS), generator=generator).float()
     return found | {f"layer{layer}/histogram": histogram for layer in range(1, hidden + 1)}

@@ -14,8 +14,9 @@ from mlflow import MlflowClient
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
-from initlab import experiment, track
-from initlab.journal import Journal
+from initlab.tracking.journal import Journal
+from initlab.tracking.run_logger import RunLogger, start_run
+from initlab.training import fit
 
 TWO = "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"
 ONE = ("trainer=cpu",)
@@ -27,20 +28,25 @@ def trained(normalized: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """What `train.py` does, in this process and those that it starts: {name} is the folder, and `each` sees the run."""
     monkeypatch.chdir(tmp_path)
 
-    def train(name: str, *words: str, each: Callable[[track.Run], None] = lambda run: None) -> Journal:
+    def train(name: str, *words: str, each: Callable[[RunLogger], None] = lambda run: None) -> Journal:
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             shortened = f"data.folder={normalized}", "data.pin=null", "stats.every=100"
             cfg = compose("config", [*words, *shortened, "+trainer.limit_train_batches=2"])
         keys = [key for key in cfg if key not in ("tracking", "resume")]
         config: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, keys), resolve=True)
         place = {"uri": f"sqlite:///{tmp_path}/mlflow.db", "experiment": "any", "name": name, "resume": True}
-        with track.run(**place, folder=tmp_path / name, config=config) as run:
-            log = run.log
-            monkeypatch.setattr(run, "log", lambda values: (log(values), each(run)))
-            experiment.train(config, run)
+        with start_run(**place, folder=tmp_path / name, config=config) as run:
+            log = run.log_metrics
+            monkeypatch.setattr(run, "log_metrics", lambda values: (log(values), each(run)))
+            fit.train(config, run)
         return run.journal
 
     return train
+
+
+def ranks(process: psutil.Process) -> list[psutil.Process]:
+    """The other ranks of a run, which this process has started; Python's resource tracker is none of them."""
+    return [child for child in process.children() if "resource_tracker" not in " ".join(child.cmdline())]
 
 
 def assert_same(one: Journal, two: Journal, *, rtol: float, atol: float) -> None:
@@ -81,15 +87,15 @@ def test_a_device_is_lost_and_the_run_goes_on(trained: Train) -> None:
     """Its process is killed after the first epoch; the whole of the optimiser's state is in the checkpoint."""
     words = "replicas=4", "optimizer=adam", "trainer.max_epochs=2"
 
-    def kill(run: track.Run) -> None:
+    def kill(run: RunLogger) -> None:
         if len(run.journal.entries) > 2:
-            psutil.Process().children()[-1].kill()
+            ranks(psutil.Process())[-1].kill()
 
     with pytest.raises(RuntimeError, match="the process of device 1 ended with exit code -9"):
         trained("two", *words, *TWO, each=kill)
-    assert psutil.Process().children() == []
+    assert ranks(psutil.Process()) == []
     two = trained("two", *words, *TWO)
-    assert two.facts["status"] == "FINISHED"
+    assert two.state["status"] == "FINISHED"
     assert_same(trained("one", *words, *ONE), two, rtol=1e-3, atol=1.5e-4)
 
 
@@ -98,7 +104,7 @@ def test_sigterm_ends_all_of_it(project: Path) -> None:
     slurm = {"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_JOB_ID": "1"}
     with started("trainer.max_epochs=1000", "replicas=2", *TWO, cwd=project, **slurm) as process:
         wait_for("epoch 1/", process)
-        others = psutil.Process(process.pid).children()
+        others = ranks(psutil.Process(process.pid))
         assert len(others) == 1
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 143

@@ -16,7 +16,8 @@ from conftest import ROOT, command
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from initlab import experiment, init, stats
+from initlab.nn import init, layer_stats
+from initlab.training.build import build
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -44,8 +45,8 @@ def test_quoted_code_is_the_codes() -> None:
     """A block of docs/maths.md names a function in its first line; the others are in that function, as they stand."""
     for block in blocks("docs/maths.md", "python"):
         name, code = re.fullmatch(r"# ([\w.]+)\n(.*)", block, re.DOTALL).groups()
-        module, *path = name.split(".")
-        source = inspect.getsource(reduce(getattr, path, importlib.import_module(f"initlab.{module}")))
+        package, module, *path = name.split(".")
+        source = inspect.getsource(reduce(getattr, path, importlib.import_module(f"initlab.{package}.{module}")))
         assert any(indent(code, " " * depth) in source for depth in (4, 8, 12, 16)), f"{name} has no\n{code}"
 
 
@@ -84,11 +85,11 @@ def test_a_new_variant_as_the_page_adds_it(tmp_path: Path, normalized: Path, mon
         config = compose(
             "config", [f"data.folder={normalized}", "trainer=cpu", f"hydra.searchpath=[{tmp_path}]", "init=half"]
         )
-    _, network, _ = experiment.build(config, tmp_path)
+    network = build(config, tmp_path).network
     assert network.scheme.variance(50, 784) == 0.5 / 784
 
     (code,) = blocks("docs/variants.md", "python")
-    monkeypatch.setattr(sys.modules["initlab.init"], "Laplace", None, raising=False)
+    monkeypatch.setattr(sys.modules["initlab.nn.init"], "Laplace", None, raising=False)
     exec(code, vars(init))
     weights, _ = init.draw(vars(init)["Laplace"](), [784, 500], replicas=1, seed=0)
     # Of Laplace draws the kurtosis is 6: the standard error of their variance is sqrt(5 / n) of it.
@@ -110,11 +111,11 @@ def test_the_readmes_commands_compose() -> None:
 def test_a_new_statistic_as_the_page_adds_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of an orthogonal matrix times g, every singular value is g."""
     (code,) = blocks("docs/statistics.md", "python")
-    monkeypatch.setattr(stats, "LAYER", dict(stats.LAYER))
-    exec(code, vars(stats))
+    monkeypatch.setattr(layer_stats, "ALL_LAYERS", dict(layer_stats.ALL_LAYERS))
+    exec(code, vars(layer_stats))
     (W,), _ = init.draw(init.Orthogonal(gain=1.5), [784, 50], replicas=2, seed=0)
     z = torch.ones(2, 50, 3)
-    found = stats.measure([stats.Layer(z, z, z, W, W)])["layer1/spectral_norm"]
+    found = layer_stats.measure([layer_stats.LayerTensors(z, z, z, W, W)])["layer1/spectral_norm"]
     torch.testing.assert_close(found, torch.tensor([1.5, 1.5]), rtol=1e-5, atol=0)  # float32
 
 

@@ -266,8 +266,8 @@ def test_fashion_mnist_as_the_page_adds_it(tmp_path: Path) -> None:
     file = clone / "data" / "fashion_mnist_raw" / "t10k-labels-idx1-ubyte.gz"
     whole = file.read_bytes()
     damage(file)
-    words = "-m initlab.mnist normalize data/fashion_mnist_raw data conf/data/fashion_mnist.yaml"
-    done = command([sys.executable, *words.split()], clone, check=False)
+    words = "data normalize data/fashion_mnist_raw data conf/data/fashion_mnist.yaml"
+    done = command(["initlab", *words.split()], clone, check=False)
     (advice,) = re.findall(r"data/fashion_mnist_raw.dvc pins \w+.dir: .* get them back with: (.*)", done.stderr)
     shell(clone, advice)
     assert file.read_bytes() == whole

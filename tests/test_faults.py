@@ -18,7 +18,12 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from omegaconf import OmegaConf
 
-from initlab import composed, files, lit, recorded, replay, track
+from initlab import atomic_files
+from initlab.replay.compare import Row, compare
+from initlab.sweep import config as configs
+from initlab.tracking.recorded_run import read_run
+from initlab.tracking.run_logger import find_resumable_run
+from initlab.training.checkpoints import AtomicCheckpointIO
 
 SHORT = ("trainer=cpu", "replicas=2", "trainer.max_epochs=3")
 ADAM = (*SHORT, "optimizer=adam")  # whose state is more than weights
@@ -36,15 +41,15 @@ class Place:
         self.seconds = time.monotonic() - begun  # from the first epoch's end to the end
         self.client = MlflowClient(self.uri)
         (run,) = self.runs()
-        self.reference = recorded.read(self.uri, run.info.run_id)
+        self.reference = read_run(self.uri, run.info.run_id)
 
     def runs(self, query: str = "") -> list[Run]:
         """The newest first."""
         return list(self.client.search_runs(["1"], query, max_results=1000))
 
-    def differences(self, run_id: str) -> list[replay.Row]:
+    def differences(self, run_id: str) -> list[Row]:
         """What of a run, weights, metrics, points, replica table, is not what the undisturbed run has."""
-        rows = replay.compare(self.reference, recorded.read(self.uri, run_id))
+        rows = compare(self.reference, read_run(self.uri, run_id))
         return [row for row in rows if row.differ]
 
 
@@ -128,7 +133,7 @@ def jobs(place: Place, status: str) -> list[Run]:
 
 def test_a_folder_is_not_used_twice(place: Place, train: Train) -> None:
     """Neither a run's nor a sweep's: resume goes on in it, and only if the run is there and has not finished."""
-    words = ("-m", "init=kaiming", *SHORT, "hydra.sweep.dir=multirun/mine", "hydra.callbacks.record.report=false")
+    words = ("-m", "init=kaiming", *SHORT, "hydra.sweep.dir=multirun/mine", "hydra.callbacks.sweep.report=false")
     train(*words)
     done = train(*words, check=False)
     assert done.returncode == 1
@@ -149,9 +154,9 @@ def test_resume_by_the_id_of_a_run(place: Place) -> None:
         config = OmegaConf.to_container(OmegaConf.load(Path(run.data.tags["folder"]) / "config.yaml"))
 
         def resumable(config: dict) -> Path | None:
-            return track.resumable(place.uri, "initlab", config, run.info.run_id)
+            return find_resumable_run(place.uri, "initlab", config, run.info.run_id)
 
-        with pytest.raises(ValueError, match=f"run {run.info.run_id} is still going on, on this host"):
+        with pytest.raises(ValueError, match=f"run {run.info.run_id} is still running on this host"):
             resumable(config)
     with pytest.raises(ValueError, match="had another configuration: seed 7, here 8; resume needs the same command"):
         resumable(config | {"seed": 8})
@@ -161,15 +166,15 @@ def test_resume_by_the_id_of_a_run(place: Place) -> None:
         resumable(config)
     for resume in ("maybe", 1, None):
         with pytest.raises(ValueError, match=f"resume is {resume!r}; expected true, false, or the id of a run"):
-            composed.resumes(OmegaConf.create({"resume": resume}))
+            configs.is_resume(OmegaConf.create({"resume": resume}))
 
 
 @pytest.mark.fault("`kill -9` while a checkpoint is written", "the checkpoint before it is there, whole")
 def test_a_checkpoint_is_whole_whenever_its_writer_is_killed(tmp_path: Path, trial: int) -> None:
     """Of two that take turns, one is there: each is a number, a million times over."""
     code = (
-        "import sys, torch; from pathlib import Path; from initlab.lit import WholeCheckpoints\n"
-        "io, number = WholeCheckpoints(), 0\n"
+        "import sys, torch; from pathlib import Path; from initlab.training.checkpoints import AtomicCheckpointIO\n"
+        "io, number = AtomicCheckpointIO(), 0\n"
         "while True:\n"
         "    io.save_checkpoint({'weights': torch.full((1000, 1000), float(number))}, sys.argv[1])\n"
         "    number += 1; print(number, flush=True)\n"
@@ -183,7 +188,7 @@ def test_a_checkpoint_is_whole_whenever_its_writer_is_killed(tmp_path: Path, tri
     time.sleep(random.Random(trial).uniform(0, 0.5))
     writer.kill()
     written = int(["1", *writer.communicate()[0].split()][-1])
-    weights = lit.WholeCheckpoints().load_checkpoint(path)["weights"]
+    weights = AtomicCheckpointIO().load_checkpoint(path)["weights"]
     assert torch.equal(weights, torch.full((1000, 1000), float(weights[0, 0])))
     assert weights[0, 0] in (written - 1, written)
 
@@ -208,19 +213,19 @@ def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
 
     torch.save({"weights": Evil()}, tmp_path / "last.ckpt")
     with pytest.raises(ValueError, match=r"last.ckpt is damaged"):
-        lit.WholeCheckpoints().load_checkpoint(tmp_path / "last.ckpt")
+        AtomicCheckpointIO().load_checkpoint(tmp_path / "last.ckpt")
     assert not (tmp_path / "made").exists()
 
 
 def test_no_room_leaves_a_file_as_it_was(tmp_path: Path) -> None:
     """Here a limit on the size of files, which every system has, stands for a disk that is full."""
     path = tmp_path / "file"
-    files.write(path, b"old")
+    atomic_files.write(path, b"old")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
         with pytest.raises(OSError, match="File too large"):
-            files.write(path, b"new" * 1000)
+            atomic_files.write(path, b"new" * 1000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == b"old"
@@ -229,11 +234,11 @@ def test_no_room_leaves_a_file_as_it_was(tmp_path: Path) -> None:
 
 def test_a_line_that_was_not_written_to_its_end_is_cut_off(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    files.append(path, "one\ntwo\n")
+    atomic_files.append(path, "one\ntwo\n")
     with path.open("a") as file:
         file.write("thr")
-    assert files.whole_lines(path) == ["one", "two"]
-    files.append(path, "three\n")
+    assert atomic_files.complete_lines(path) == ["one", "two"]
+    atomic_files.append(path, "three\n")
     assert path.read_text() == "one\ntwo\nthree\n"
 
 
@@ -261,7 +266,7 @@ def test_a_full_disk(place: Place) -> None:
     done = command(["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script], place.folder, check=False)
     assert done.returncode == 1
     assert f"No space left on device: '{folder}/checkpoints/best.ckpt'" in done.stderr
-    assert "to go on from its last checkpoint: the same train.py command, with resume=true" in done.stdout
+    assert "to continue from its last checkpoint: the same train.py command, with resume=true" in done.stdout
     assert "Traceback" not in done.stderr
     run = place.runs()[0]
     assert run.info.status == "FAILED"
@@ -281,14 +286,14 @@ def test_bits_do_not_depend_on_cores(place: Place, train: Train, monkeypatch: py
     for cores in ("1", "2", "3"):
         monkeypatch.setenv("OMP_NUM_THREADS", cores)
         train(*ADAM, "replicas=9")
-        runs.append(recorded.read(place.uri, place.runs()[0].info.run_id))
+        runs.append(read_run(place.uri, place.runs()[0].info.run_id))
     for run in runs[1:]:
-        assert [row for row in replay.compare(runs[0], run) if row.differ] == []
+        assert [row for row in compare(runs[0], run) if row.differ] == []
 
 
 def test_bits_do_not_depend_on_other_jobs(place: Place, train: Train) -> None:
     """One before it in the same process, with more replicas. Other launchers: test_launchers.py."""
-    train("-m", *ADAM, "replicas=3,2", "hydra.callbacks.record.report=false")
+    train("-m", *ADAM, "replicas=3,2", "hydra.callbacks.sweep.report=false")
     found = jobs(place, "FINISHED")
     assert len(found) == 2
     (same,) = [run for run in found if run.data.params["replicas"] == "2"]

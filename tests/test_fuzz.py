@@ -26,14 +26,21 @@ from hydra.errors import HydraException
 from hypothesis import example, given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Callback
 from pytorch_lightning.loggers import Logger
 from torch import nn
 from torch.optim import Optimizer
 from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor  # noqa: F401 (imported here, it is no one's memory)
 
-from initlab import hooks, init, lit, loader, mlp, mnist, theory
-from initlab.experiment import build
+from initlab.data import DataError
+from initlab.data.idx import read_idx
+from initlab.data.normalize import normalize
+from initlab.data.normalized import SPLITS, load, read_facts, verify
+from initlab.nn import init, mlp, theory
+from initlab.nn.activations import Activation
+from initlab.nn.losses import CrossEntropy, MeanSquaredError
+from initlab.sweep.errors import concise_errors
+from initlab.training.build import Components, build
 
 MEGABYTE = 2**20
 T = TypeVar("T")
@@ -58,7 +65,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def normalised(tiny: Path) -> Path:
-    mnist.normalize(tiny, tiny / "normalised", validation=10, scale=256)
+    normalize(tiny, tiny / "normalised", validation=10, scale=256)
     return tiny / "normalised"
 
 
@@ -137,7 +144,7 @@ def test_an_idx_file_is_read_right_or_refused(dimensions: int, data: st.DataObje
     """Read right: the file is what the tensor would be written as."""
     path = folder / "file.gz"
     path.write_bytes(data.draw(files(dimensions)))
-    tensor, refusal = attempt(lambda: mnist.read_idx(path, dimensions=dimensions), mnist.DataError)
+    tensor, refusal = attempt(lambda: read_idx(path, dimensions=dimensions), DataError)
     if tensor is None:
         assert str(path) in str(refusal)
     else:
@@ -162,24 +169,24 @@ def test_a_promise_that_the_file_cannot_keep_costs_no_memory(sizes: list[int], f
     """A gigabyte and more in the header of less than 2 kB, which is a bomb of 1 MB."""
     path = folder / "bomb.gz"
     path.write_bytes(gzip.compress(idx(*sizes, body=bytes(MEGABYTE))))
-    with at_most(MEGABYTE), pytest.raises(mnist.DataError, match="can't hold as many"):
-        mnist.read_idx(path, dimensions=3)
+    with at_most(MEGABYTE), pytest.raises(DataError, match="can't hold as many"):
+        read_idx(path, dimensions=3)
 
 
 def test_a_promise_that_the_file_does_not_keep_costs_no_more_than_the_file_holds(folder: Path) -> None:
     """A gigabyte, of which 2 MB that deflate makes no smaller could be the beginning."""
     path = folder / "short.gz"
     path.write_bytes(gzip.compress(idx(2**10, 2**10, 2**10, body=Random(0).randbytes(2 * MEGABYTE))))
-    with at_most(8 * MEGABYTE), pytest.raises(mnist.DataError, match="holds 2,097,152 bytes; its header promises 1024"):
-        mnist.read_idx(path, dimensions=3)
+    with at_most(8 * MEGABYTE), pytest.raises(DataError, match="holds 2,097,152 bytes; its header promises 1024"):
+        read_idx(path, dimensions=3)
 
 
 def test_what_comes_behind_a_kept_promise_costs_no_memory(folder: Path) -> None:
     """Sixty-four megabytes behind eight bytes."""
     path = folder / "long.gz"
     path.write_bytes(gzip.compress(idx(2, 2, 2, body=bytes(64 * MEGABYTE))))
-    with at_most(MEGABYTE), pytest.raises(mnist.DataError, match="holds more than 8 bytes"):
-        mnist.read_idx(path, dimensions=3)
+    with at_most(MEGABYTE), pytest.raises(DataError, match="holds more than 8 bytes"):
+        read_idx(path, dimensions=3)
 
 
 @st.composite
@@ -216,19 +223,19 @@ def test_data_is_normalised_right_or_refused(
     raw.mkdir(exist_ok=True)
     for name, content in files.items():
         (raw / name).write_bytes(content)
-    facts, _ = attempt(lambda: mnist.normalize(raw, out, validation=validation, scale=scale), mnist.DataError)
+    facts, _ = attempt(lambda: normalize(raw, out, validation=validation, scale=scale), DataError)
     if facts is None:
         return
-    assert mnist.read_facts(out) == facts
+    assert read_facts(out) == facts
     (train, train_labels), (test, test_labels) = (pixels(files, prefix) for prefix in ("train", "t10k"))
     kept = len(train) - (validation or 0)
     expected = {"train": (train[:kept], train_labels[:kept]), "test": (test, test_labels)}
     expected["validation"] = expected["test"] if validation is None else (train[kept:], train_labels[kept:])
     mean, std = train[:kept].mean(), train[:kept].std(ddof=1)
     assert (facts["mean"] * scale, facts["std"] * scale) == pytest.approx((mean, std))
-    mnist.verify.cache_clear()  # the folder is another one's
+    verify.cache_clear()  # the folder is another one's
     for name, (images, labels) in expected.items():
-        found, found_labels = mnist.load(out, name)
+        found, found_labels = load(out, name)
         assert found.shape == (facts["splits"][name]["images"], facts["inputs"])
         assert found_labels.tolist() == labels
         torch.testing.assert_close(found, torch.from_numpy((images - mean) / std).float(), rtol=1e-5, atol=1e-5)
@@ -239,15 +246,15 @@ def test_any_regime_gives_the_same_images_or_is_refused(regime: tuple[Any, Any],
     """Once they are normalised, what they were divided by does not matter."""
     validation, scale = regime
     out = folder / "regime"
-    facts, refusal = attempt(lambda: mnist.normalize(tiny, out, validation=validation, scale=scale), mnist.DataError)
+    facts, refusal = attempt(lambda: normalize(tiny, out, validation=validation, scale=scale), DataError)
     if facts is None:
         names = {"validation": validation, "scale": scale}
         assert str(refusal).startswith(tuple(f"{name} is {value!r}; expected " for name, value in names.items()))
         return
     assert not isinstance(scale, bool)
     assert validation is None or type(validation) is int
-    mnist.verify.cache_clear()
-    (train, _), (images, _) = (mnist.load(out, name) for name in ("train", "test"))
+    verify.cache_clear()
+    (train, _), (images, _) = (load(out, name) for name in ("train", "test"))
     steps = torch.arange(6.0 * len(images)).view(-1, 6) / torch.arange(6.0 * len(train)).std()
     torch.testing.assert_close(images - images[0, 0], steps, rtol=1e-5, atol=1e-5)
 
@@ -266,7 +273,7 @@ FACTS = {
     "std": 0.3,
     "inputs": 784,
     "classes": 10,
-    "splits": {name: {"images": 100, "mean": 0.0, "std": 1.0, "sha256": "0" * 64} for name in mnist.SPLITS},
+    "splits": {name: {"images": 100, "mean": 0.0, "std": 1.0, "sha256": "0" * 64} for name in SPLITS},
 }
 
 
@@ -286,7 +293,7 @@ def nearly_facts(draw: st.DrawFn) -> Any:
         case "more":
             inside[draw(st.text(max_size=5))] = draw(JSON)
         case "names":
-            facts["splits"] = list(mnist.SPLITS)
+            facts["splits"] = list(SPLITS)
     return facts
 
 
@@ -305,15 +312,15 @@ def nearly_facts(draw: st.DrawFn) -> Any:
 @example(text=json.dumps(FACTS | {"classes": 0}).encode())
 def test_facts_are_read_right_or_refused(text: bytes, folder: Path) -> None:
     (folder / "facts.json").write_bytes(text)
-    facts, refusal = attempt(lambda: mnist.read_facts(folder), mnist.DataError)
+    facts, refusal = attempt(lambda: read_facts(folder), DataError)
     if facts is None:
         assert "facts.json" in str(refusal)
         assert text != json.dumps(FACTS).encode()
         return
     assert facts == json.loads(text)
     assert shape(facts) == shape(FACTS)
-    with pytest.raises(mnist.DataError, match="missing or damaged"):  # no such files lie there
-        mnist.verify.__wrapped__(folder)
+    with pytest.raises(DataError, match="missing or damaged"):  # no such files lie there
+        verify.__wrapped__(folder)
 
 
 def shape(value: Any) -> Any:
@@ -341,9 +348,9 @@ MAKERS: list[tuple[Callable[..., Any], dict[str, st.SearchStrategy]]] = [
     (init.kaiming, {"leak": NUMBER, "mode": st.sampled_from(["fan_in", "fan_out"])}),
     (init.Orthogonal, {"gain": POSITIVE}),
     (init.LSUV, {"gain": POSITIVE, "images": st.integers(2, 20)}),
-    (mlp.Activation, {"leak": NUMBER, "shift": NUMBER, "scale": POSITIVE}),
-    (mlp.CrossEntropy, {"outputs": st.integers(2, 20)}),
-    (mlp.MeanSquaredError, {"outputs": st.just(1)}),
+    (Activation, {"leak": NUMBER, "shift": NUMBER, "scale": POSITIVE}),
+    (CrossEntropy, {"outputs": st.integers(2, 20)}),
+    (MeanSquaredError, {"outputs": st.just(1)}),
 ]
 
 
@@ -362,16 +369,16 @@ def test_a_constructor_makes_what_works_or_refuses(
         return
     assert not any(isinstance(value, bool) for value in drawn.values())
     if isinstance(made, init.Scheme):
-        works(made, mlp.Activation())
-    elif isinstance(made, mlp.Activation):
+        works(made, Activation())
+    elif isinstance(made, Activation):
         works(init.TorchLinear(), made)
 
 
-def works(scheme: init.Scheme, phi: mlp.Activation) -> None:
+def works(scheme: init.Scheme, phi: Activation) -> None:
     """Finite weights, of a finite variance; numbers forward and in theory, which may be infinite."""
     weights, biases = init.draw(scheme, [6, 5, 4], replicas=2, seed=0)
     assert all(tensor.isfinite().all() for tensor in (*weights, *biases))
-    layers = [theory.Layer(n, m, scheme.variance(m, n), scheme.bias_variance(m, n)) for n, m in ((6, 5), (5, 4))]
+    layers = [theory.DrawnLayer(n, m, scheme.variance(m, n), scheme.bias_variance(m, n)) for n, m in ((6, 5), (5, 4))]
     assert all(isfinite(layer.variance + layer.bias_variance) for layer in layers)  # type: ignore[operator]
     x = torch.linspace(-1, 1, 18).view(6, 3)
     assert mlp.forward(x, weights, biases, phi).a[-1].shape == (2, 4, 3)
@@ -418,8 +425,9 @@ def keys_of(group: str, name: str) -> list[str]:
 
 # What `_target_` names is imported and called: nothing here that would do more than that.
 TARGETS = [
-    "initlab.init.LSUV", "initlab.init.kaiming", "initlab.init.Nothing", "initlab.init", "initlab.mlp.Activation",
-    "initlab.mlp.CrossEntropy", "torch.optim.SGD", "torch.optim.LBFGS", "torch.nn.Linear", "unittest.mock.Mock",
+    "initlab.nn.init.LSUV", "initlab.nn.init.kaiming", "initlab.nn.init.Nothing", "initlab.nn.init",
+    "initlab.nn.activations.Activation",
+    "initlab.nn.losses.CrossEntropy", "torch.optim.SGD", "torch.optim.LBFGS", "torch.nn.Linear", "unittest.mock.Mock",
     "pytorch_lightning.Trainer", "builtins.dict", "builtins.len", "math.sqrt", "nowhere.at.all", "", "..", "a b", "1",
 ]  # fmt: skip
 SPECIAL = [
@@ -514,16 +522,16 @@ def test_a_configuration_builds_what_works_or_is_refused(
     if config is None:
         return
 
-    def made() -> tuple[Trainer, lit.Network, loader.Images]:
-        with hooks.one_line():
+    def made() -> Components:
+        with concise_errors():
             return build(config, folder / "run")
 
     with monkeypatch.context() as patch:
         patch.chdir(empty)
         built, refusal = attempt(made, HydraException)
     if built is not None:
-        trainer, network, images = built
-        assert network.replicas % trainer.world_size == 0 or trainer.world_size <= images.batch_size
+        trainer, network, _, _ = built
+        assert network.replicas % trainer.world_size == 0
         assert all(isinstance(callback, Callback) for callback in trainer.callbacks)
         assert all(isinstance(logger, Logger) for logger in trainer.loggers)
         works(network.scheme, network.activation)

@@ -10,7 +10,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from initlab import init, mlp
+from initlab.nn import init, mlp
+from initlab.nn.activations import Activation
+from initlab.random_streams import stream
 
 CONF = Path(__file__).parents[1] / "conf" / "init"
 VARIANTS = sorted(path.stem for path in CONF.glob("*.yaml"))
@@ -20,7 +22,7 @@ def scheme(variant: str) -> init.Scheme:
     return instantiate(_config(variant).weights)
 
 
-def activation(variant: str) -> mlp.Activation:
+def activation(variant: str) -> Activation:
     return instantiate(_config(variant).activation)
 
 
@@ -74,7 +76,7 @@ def test_draws_depend_on_seed_and_replica_alone(variant: str) -> None:
 
     def drawn(replicas: int, seed: int) -> list[torch.Tensor]:
         weights, biases = init.draw(scheme(variant), [784, 50, 10], replicas=replicas, seed=seed)
-        scheme(variant).calibrate(weights, x, mlp.Activation())
+        scheme(variant).calibrate(weights, x, Activation())
         return weights + biases
 
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()
@@ -103,21 +105,21 @@ def test_replicas_are_uncorrelated() -> None:
 
 
 def test_the_order_of_the_data_is_another_stream() -> None:
-    replica, epoch = init.stream(0, "replica", 3), init.stream(0, "epoch", 3)
+    replica, epoch = stream(0, "replica", 3), stream(0, "epoch", 3)
     assert replica.random() != epoch.random()
 
 
 @pytest.mark.parametrize(("fan_out", "fan_in"), [(50, 784), (784, 50), (64, 64)])
 def test_orthogonal(fan_out: int, fan_in: int) -> None:
     """W W^T = gain^2 I, or W^T W where there are more rows; to float32's precision."""
-    W = torch.from_numpy(init.Orthogonal(gain=sqrt(2)).weight(fan_out, fan_in, generator=init.stream(0, "replica", 0)))
+    W = torch.from_numpy(init.Orthogonal(gain=sqrt(2)).weight(fan_out, fan_in, generator=stream(0, "replica", 0)))
     product = (W @ W.T if fan_out <= fan_in else W.T @ W).double()
     torch.testing.assert_close(product, 2 * torch.eye(len(product), dtype=torch.float64), rtol=0, atol=1e-5)
 
 
 def test_orthogonal_is_uniform() -> None:
     """Among 2 x 2 orthogonal matrices tr Q has mean 0 and variance 1; QR without its sign fix is far from it."""
-    generator = init.stream(0, "replica", 0)
+    generator = stream(0, "replica", 0)
     traces = np.array([np.trace(init.Orthogonal().weight(2, 2, generator=generator)) for _ in range(4000)])
     assert abs(traces.mean()) < 4 / sqrt(4000)
     assert abs(traces.var() - 1) < 4 * sqrt(2 / 4000)  # its kurtosis is 3: rotations have 1.5 / 1^2 x 2, reflections 0
@@ -128,8 +130,8 @@ def test_lsuv_gives_every_layer_unit_variance() -> None:
     lsuv = init.LSUV(images=200)
     weights, biases = init.draw(lsuv, [30, 20, 20, 20, 10], replicas=4, seed=0)
     x = torch.randn(30, 500, generator=torch.Generator().manual_seed(0)) * 3
-    lsuv.calibrate(weights, x, mlp.Activation())
-    for z in mlp.forward(x[:, :200], weights, biases, mlp.Activation()).z:
+    lsuv.calibrate(weights, x, Activation())
+    for z in mlp.forward(x[:, :200], weights, biases, Activation()).z:
         torch.testing.assert_close(z.std((1, 2)), torch.ones(4), rtol=1e-5, atol=0)
 
 
@@ -137,7 +139,7 @@ def test_lsuv_refuses_a_silent_layer() -> None:
     """Images of zeros: every pre-activation is 0, and there is no scale to divide by."""
     weights, _ = init.draw(init.LSUV(), [5, 4, 3], replicas=1, seed=0)
     with pytest.raises(ValueError, match="LSUV: layer 1 is silent"):
-        init.LSUV().calibrate(weights, torch.zeros(5, 10), mlp.Activation())
+        init.LSUV().calibrate(weights, torch.zeros(5, 10), Activation())
 
 
 def test_kaiming_keeps_the_second_moment() -> None:
@@ -149,7 +151,7 @@ def test_kaiming_keeps_the_second_moment() -> None:
     x = torch.randn(1000, 64, generator=torch.Generator().manual_seed(0))
     for variant, rate in [("kaiming", 1.0), ("lecun", 0.5)]:
         weights, biases = init.draw(scheme(variant), [1000] * 9, replicas=10, seed=0)
-        trace = mlp.forward(x, weights, biases, mlp.Activation())
+        trace = mlp.forward(x, weights, biases, Activation())
         first, last = (trace.z[layer].square().mean((1, 2)).log().mean() for layer in (0, -1))
         assert abs((last - first).item() - 7 * np.log(rate)) < 4 * 0.063
 

@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from servers import free_port
 
-QUIET = "hydra.callbacks.record.report=false"
+QUIET = "hydra.callbacks.sweep.report=false"
 JOBS = ("-m", "init=kaiming,pytorch,normal", "trainer=cpu", "replicas=2", "trainer.max_epochs=6", QUIET)
 LONG = ("-m", "init=kaiming,normal", "trainer=cpu", "replicas=2", "trainer.max_epochs=500", QUIET)
 
@@ -274,7 +274,7 @@ def test_what_is_not_there_is_told_in_one_line(project: Path, tmp_path: Path) ->
     for launcher, extra in {"joblib": "joblib", "ray": "ray", "submitit_slurm": "submitit"}.items():
         assert refused(launcher, "-S", PYTHONPATH=f"{tmp_path}:{ROOT / 'src'}") == (
             f"error: hydra/launcher={launcher} needs packages that are not installed: "
-            f"pip install -c constraints.txt -e '.[{extra}]'\n"
+            f'pip install -c constraints.txt -e ".[{extra}]"\n'
         )
     assert refused("submitit_slurm", PATH=str(tmp_path)) == (
         "error: hydra/launcher=submitit_slurm: no sbatch here; start it where Slurm's jobs are submitted\n"

@@ -9,7 +9,14 @@ import pytest
 import torch
 from conftest import ROOT
 
-from initlab import init, lesson, mlp, mnist, sampling
+from initlab.data.normalize import normalize
+from initlab.data.normalized import load
+from initlab.lesson import rows, sampling
+from initlab.lesson import table as lesson_table
+from initlab.nn import init
+from initlab.nn.activations import Activation
+from initlab.nn.losses import MeanSquaredError
+from initlab.workers import Workers
 
 PRINTED = {
     "A": """33.3184 78.5675 1.8892e-08 1. 0.0142 0.9757 0.3912 0.5861 -0.0003 0.0504 0.5439 0.8457 0.4811 0.7848""",
@@ -26,7 +33,7 @@ IN_WORDS = {
 def normalized_both(raw: Path, normalized: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """data/normalized, with both regimes."""
     folder = tmp_path_factory.mktemp("both")
-    mnist.normalize(raw, folder / "mnist_60k", validation=None, scale=1)
+    normalize(raw, folder / "mnist_60k", validation=None, scale=1)
     (folder / "mnist").symlink_to(normalized)
     return folder
 
@@ -35,7 +42,7 @@ def normalized_both(raw: Path, normalized: Path, tmp_path_factory: pytest.TempPa
 def table(raw: Path, normalized_both: Path, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     """As the command makes it, of few draws."""
     path = tmp_path_factory.mktemp("table") / "lesson.csv"
-    lesson.main([str(raw), str(normalized_both), str(path), "--draws", "30"])
+    lesson_table.write_table(raw, normalized_both, path, draws=30)
     return pd.read_csv(path, dtype={"printed": str, "ours": str})
 
 
@@ -70,8 +77,10 @@ def test_the_table_in_git_is_of_a_thousand_draws_and_doubts_no_printed_number() 
 
 def test_draws_are_those_of_the_formulas(normalized: Path) -> None:
     """Three draws on 200 images, in float64, written as the lesson has it: x @ w."""
-    images = mnist.load(normalized, "validation")[0][:200]
-    found = sampling.first_layer_moments(init.kaiming(), images, {"lin": None, "shifted": mlp.Activation(shift=0.5)}, 3)
+    images = load(normalized, "validation")[0][:200]
+    found = sampling.first_layer_moments(
+        init.kaiming(), images, {"lin": None, "shifted": Activation(shift=0.5)}, 3, Workers()
+    )
     (W,), _ = init.draw(init.kaiming(), [784, 50], replicas=3, seed=0)
     for draw, w in enumerate(W.mT.double()):
         lin = images.double() @ w
@@ -84,9 +93,9 @@ def test_draws_are_those_of_the_formulas(normalized: Path) -> None:
 
 def test_theory_is_the_mean_of_the_draws(normalized: Path) -> None:
     """The mean of the first ReLU layer, and its second moment, at any width: within 4 standard errors of 400 draws."""
-    images = mnist.load(normalized, "validation")[0][:500]
-    found = sampling.first_layer_moments(init.kaiming(), images, {"relu": sampling.RELU}, 400)
-    expected = lesson.expectations(2 / 784, images)
+    images = load(normalized, "validation")[0][:500]
+    found = sampling.first_layer_moments(init.kaiming(), images, {"relu": sampling.RELU}, 400, Workers())
+    expected = lesson_table.expectations(2 / 784, images)
     mean, second = found["relu mean"], found["relu std"] ** 2 + found["relu mean"] ** 2
     assert abs(mean.mean() - expected["relu mean"]) < 4 * mean.std(ddof=1) / sqrt(400)
     value = expected["relu std"] ** 2 + expected["relu mean"] ** 2
@@ -95,29 +104,29 @@ def test_theory_is_the_mean_of_the_draws(normalized: Path) -> None:
 
 def test_a_draw_trains_as_a_run_of_its_own(normalized: Path) -> None:
     """Draws share slices of replicas; the accuracies do not depend on where a slice ends."""
-    loss = mlp.MeanSquaredError()
-    many, few = (sampling.accuracies(normalized, loss, 0.002, draws) for draws in (sampling.SLICE[0] + 2, 2))
+    loss = MeanSquaredError()
+    many, few = (sampling.accuracies(normalized, loss, 0.002, draws, Workers()) for draws in (sampling.SLICE[0] + 2, 2))
     assert list(many[:2]) == pytest.approx(list(few), abs=1e-3)  # two images of 2,000: products of other shapes round
 
 
 def test_verdicts_can_fail() -> None:
-    assert lesson.exact("A", "q", "e", "33.3184", 33.31842).verdict == "exact"
-    assert lesson.exact("A", "q", "e", "33.3184", 33.3186).verdict == "outside"
-    assert lesson.exact("A", "q", "e", "1.", 0.4).verdict == "outside"
-    assert lesson.verbatim("A", "q", "e", "[784, 50]", "[50, 784]").verdict == "outside"
+    assert rows.exact("A", "q", "e", "33.3184", 33.31842).verdict == "exact"
+    assert rows.exact("A", "q", "e", "33.3184", 33.3186).verdict == "outside"
+    assert rows.exact("A", "q", "e", "1.", 0.4).verdict == "outside"
+    assert rows.verbatim("A", "q", "e", "[784, 50]", "[50, 784]").verdict == "outside"
     drawn = np.linspace(0, 1, 1001)
-    row = lesson.random("A", "q", "e", "0.25", drawn, 0.5)
+    row = rows.random("A", "q", "e", "0.25", drawn, 0.5)
     assert (row.verdict, row.low, row.high, row.percentile) == ("inside", 0.005, 0.995, 25.0)
-    assert lesson.random("A", "q", "e", "0.004", drawn, 0.5).verdict == "outside"
-    assert lesson.expectation("q", "e", "0.51", drawn, 0.5).verdict == "inside"  # the mean's standard error is 0.009
-    assert lesson.expectation("q", "e", "0.53", drawn, 0.5).verdict == "outside"
-    assert lesson.random("A", "q", "e", "0.996", drawn, 0.5).verdict == "outside"
+    assert rows.random("A", "q", "e", "0.004", drawn, 0.5).verdict == "outside"
+    assert rows.expectation("q", "e", "0.51", drawn, 0.5).verdict == "inside"  # the mean's standard error is 0.009
+    assert rows.expectation("q", "e", "0.53", drawn, 0.5).verdict == "outside"
+    assert rows.random("A", "q", "e", "0.996", drawn, 0.5).verdict == "outside"
     centred = torch.tensor([-1.0, 1.0])
-    assert lesson.zero("A", "q", "e", "1e-8", centred, 1e-7, "").verdict == "exact"
-    assert lesson.zero("A", "q", "e", "2e-7", centred, 1e-7, "").verdict == "outside"
-    assert lesson.zero("A", "q", "e", "1e-8", centred + 1e-3, 1e-7, "").verdict == "outside"
+    assert rows.zero("A", "q", "e", "1e-8", centred, 1e-7, "").verdict == "exact"
+    assert rows.zero("A", "q", "e", "2e-7", centred, 1e-7, "").verdict == "outside"
+    assert rows.zero("A", "q", "e", "1e-8", centred + 1e-3, 1e-7, "").verdict == "outside"
 
 
 def test_too_few_draws_are_refused(raw: Path, normalized_both: Path) -> None:
     with pytest.raises(ValueError, match="draws is 1; expected a whole number of at least 2"):
-        lesson.rows(raw, normalized_both, draws=1)
+        lesson_table.rows(raw, normalized_both, draws=1, workers=Workers())

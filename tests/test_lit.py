@@ -1,8 +1,10 @@
 """The Lightning module and data module: a step is W - lr gW, runs repeat to the bit, statistics disturb nothing."""
 
+from collections.abc import Callable
 from functools import partial
 from math import sqrt
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -11,39 +13,61 @@ from pytorch_lightning import Trainer
 from torch import optim
 from torch.utils.data import DataLoader
 
-from initlab import init, lit, loader, mlp, mnist
+from initlab.data import datamodule
+from initlab.data.datamodule import DataModule
+from initlab.data.normalized import load
+from initlab.nn import init, mlp
+from initlab.nn.activations import Activation
+from initlab.nn.losses import CrossEntropy
+from initlab.random_streams import stream
+from initlab.training.callbacks import UNITS, LayerStatistics, RecordMetrics
+from initlab.training.fit import expected_statistics, matmul_precision, weights_sha256
+from initlab.training.module import Network
+from initlab.training.replica_group import ReplicaGroup
+from initlab.training.validation import PRECISIONS
 from initlab.workers import Workers
 
 SGD = partial(optim.SGD, lr=0.05)
 
 
-def network(kind: type[lit.Network] = lit.Network, **changes) -> lit.Network:
+def network(kind: type[Network] = Network, **changes) -> Network:
     values = {
         "hidden": [50],
         "replicas": 2,
         "seed": 0,
         "scheme": init.kaiming(),
-        "activation": mlp.Activation(),
-        "loss": mlp.CrossEntropy(),
+        "activation": Activation(),
+        "loss": CrossEntropy(),
         "optimizer": SGD,
-        "every": 200,
-        "probe": 256,
     }
     return kind(**values | changes)
 
 
+Recorded = dict[int, dict[str, np.ndarray]]
+
+
+class Fitted(NamedTuple):
+    """data: what it was trained on.  measurements: {step: {metric: value of each replica (R,)}}."""
+
+    data: DataModule
+    statistics: LayerStatistics
+    measurements: Recorded
+
+
 def fit(
-    module: lit.Network,
+    module: Network,
     folder: Path,
     *,
     batches: int,
     epochs: int = 1,
     block: int = 8,
+    every: int = 200,
     resume: Path | None = None,
     save: Path | None = None,
-) -> loader.Images:
+) -> Fitted:
     """Trains on the CPU, for `batches` blocks an epoch; from the checkpoint `resume`, and to `save`."""
-    images = loader.Images(folder, batch_size=64, seed=module.seed, block=block)
+    data = DataModule(folder, batch_size=64, seed=module.seed, block=block)
+    statistics, measurements = LayerStatistics(every=every, probe=256), Recorded()
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=epochs,
@@ -54,31 +78,32 @@ def fit(
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
+        callbacks=[statistics, RecordMetrics(measurements.update)],
     )
-    trainer.fit(module, images, ckpt_path=resume, weights_only=True)
+    trainer.fit(module, data, ckpt_path=resume, weights_only=True)
     if save is not None:
         trainer.save_checkpoint(save)
-    trainer.test(module, images, verbose=False)
-    return images
+    trainer.test(module, data, verbose=False)
+    return Fitted(data, statistics, measurements)
 
 
-def gradients(module: lit.Network, x: torch.Tensor, y: torch.Tensor) -> tuple:
+def gradients(module: Network, x: torch.Tensor, y: torch.Tensor) -> tuple:
     """Losses, gradients and trace of all its replicas, on one batch x (784, B), y (B,)."""
     with torch.no_grad():
         return mlp.loss_and_gradients(x, y, list(module.weights), list(module.biases), module.activation, module.loss)
 
 
-def parameters(module: lit.Network) -> list[torch.Tensor]:
+def parameters(module: Network) -> list[torch.Tensor]:
     return [parameter.detach().clone() for parameter in module.parameters()]
 
 
 def test_one_step_is_w_minus_lr_gw(normalized: Path) -> None:
     """On the first batch of the epoch's order, with gradients written out here for one hidden layer."""
     module = network()
-    images = fit(module, normalized, batches=1, block=1)
+    images = fit(module, normalized, batches=1, block=1).data
     (W1, W2), (b1, b2) = init.draw(init.kaiming(), [784, 50, 10], replicas=2, seed=0)
     x, y = images.splits["train"]
-    rows = torch.from_numpy(init.stream(0, "epoch", 0).permutation(50_000)[:64])
+    rows = torch.from_numpy(stream(0, "epoch", 0).permutation(50_000)[:64])
     x, y = x[rows].T, y[rows]
     z1 = W1 @ x + b1
     a1 = z1.relu()
@@ -96,11 +121,11 @@ def test_one_step_is_w_minus_lr_gw(normalized: Path) -> None:
 
 
 @pytest.mark.parametrize("optimizer", [SGD, partial(optim.SGD, lr=0.02, momentum=0.9), partial(optim.Adam, lr=1e-3)])
-def test_r_replicas_are_r_runs(optimizer: lit.Callable, normalized: Path) -> None:
+def test_r_replicas_are_r_runs(optimizer: Callable, normalized: Path) -> None:
     """Replica r of three is the third run's: one with its draw, alone, for 40 steps; in float64, to rounding."""
     together = network(replicas=3, optimizer=optimizer).double()
     alone = network(replicas=1, optimizer=optimizer).double()
-    data = loader.Images(normalized, batch_size=64, seed=0)
+    data = DataModule(normalized, batch_size=64, seed=0)
     data.setup("fit")
     weights, biases = init.draw(init.kaiming(), [784, 50, 10], replicas=3, seed=0, dtype=torch.float64)
     for module, part in [(together, slice(0, 3)), (alone, slice(2, 3))]:
@@ -122,26 +147,25 @@ def test_same_seed_same_bits_whatever_is_measured(normalized: Path) -> None:
     """Neither statistics, nor how steps are grouped in blocks, touch the training."""
     digests = set()
     for every, block in [(200, 8), (3, 8), (10**6, 8), (200, 1)]:
-        module = network(every=every)
-        fit(module, normalized, batches=24 // block, block=block)
+        module = network()
+        fit(module, normalized, batches=24 // block, block=block, every=every)
         assert module.global_step == 24
-        digests.add(module.digest())
+        digests.add(weights_sha256(module.parameters()))
     assert len(digests) == 1
     other = network(seed=1)
     fit(other, normalized, batches=3)
-    assert other.digest() not in digests
+    assert weights_sha256(other.parameters()) not in digests
 
 
 @pytest.mark.parametrize("optimizer", [SGD, partial(optim.Adam, lr=1e-3)])
-def test_bits_do_not_depend_on_the_number_of_workers(optimizer: lit.Callable, normalized: Path) -> None:
+def test_bits_do_not_depend_on_the_number_of_workers(optimizer: Callable, normalized: Path) -> None:
     """Nine replicas are three groups, however many workers there are; each computes with one thread."""
     found = []
     for count in (1, 2, 3):
-        recorded: dict[int, dict[str, np.ndarray]] = {}
-        module = network(replicas=9, every=10, optimizer=optimizer, record=recorded.update)
+        module = network(replicas=9, optimizer=optimizer)
         module.workers = Workers(count)
-        fit(module, normalized, batches=3)
-        found.append((module.digest(), recorded, module.tensors()))
+        fitted = fit(module, normalized, batches=3, every=10)
+        found.append((weights_sha256(module.parameters()), fitted.measurements, fitted.statistics.tensors()))
         module.workers.close()
     (digest, first, tensors), *others = found
     for other, again, same in others:
@@ -151,13 +175,13 @@ def test_bits_do_not_depend_on_the_number_of_workers(optimizer: lit.Callable, no
 
 
 @pytest.mark.parametrize("optimizer", [SGD, partial(optim.Adam, lr=1e-3)])
-def test_a_checkpoint_holds_all_groups(optimizer: lit.Callable, normalized: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_holds_all_groups(optimizer: Callable, normalized: Path, tmp_path: Path) -> None:
     """Two epochs at once are one, saved, and another from the checkpoint: to the bit, the optimiser's state with it."""
-    whole, first, rest = (network(replicas=9, every=10, optimizer=optimizer) for _ in range(3))
+    whole, first, rest = (network(replicas=9, optimizer=optimizer) for _ in range(3))
     fit(whole, normalized, batches=2, epochs=2)
     fit(first, normalized, batches=2, epochs=1, save=tmp_path / "last.ckpt")
     fit(rest, normalized, batches=2, epochs=2, resume=tmp_path / "last.ckpt")
-    assert rest.digest() == whole.digest()
+    assert weights_sha256(rest.parameters()) == weights_sha256(whole.parameters())
     assert len(torch.load(tmp_path / "last.ckpt", weights_only=True)["optimizer_states"]) == 1
 
 
@@ -171,24 +195,23 @@ def test_plain_descent_is_torch_sgd(normalized: Path) -> None:
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)  # float32, rounded otherwise in each of 24 steps
 
 
-@pytest.mark.parametrize("precision", lit.PRECISIONS)
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_matmul_precision_holds_while_it_lasts(precision: str, normalized: Path) -> None:
     """Of 24 steps: near what `highest` gives, as near as factors rounded to eight bits can be."""
     exact, module = network(), network()
     fit(exact, normalized, batches=3)
-    with lit.matmul_precision(precision):
+    with matmul_precision(precision):
         assert torch.get_float32_matmul_precision() == precision
         fit(module, normalized, batches=3)
     assert torch.get_float32_matmul_precision() == "highest"
-    assert (module.digest() == exact.digest()) >= (precision == "highest")
+    assert (weights_sha256(module.parameters()) == weights_sha256(exact.parameters())) >= (precision == "highest")
     for one, other in zip(parameters(module), parameters(exact), strict=True):
         assert (one - other).norm() <= 24 * 2**-8 * other.norm()
 
 
 def test_statistics_are_recorded_at_their_steps(normalized: Path) -> None:
     """At 0, every 10 steps, and at the end; losses are means since the last time; all have a value a replica."""
-    recorded: dict[int, dict[str, np.ndarray]] = {}
-    fit(network(every=10, record=recorded.update), normalized, batches=3)
+    recorded = fit(network(), normalized, batches=3, every=10).measurements
     assert sorted(recorded) == [0, 10, 20, 24]
     assert "train/loss" not in recorded[0]
     assert all(values.shape == (2,) for named in recorded.values() for values in named.values())
@@ -200,15 +223,14 @@ def test_update_ratio_is_that_of_the_step_that_follows(normalized: Path, monkeyp
     """Of step t: std(W_{t+1} - W_t) / std(W_t), with the weights as they stood between the steps."""
     weights: list[torch.Tensor] = []
 
-    measure = lit.Group.measure
+    measure = LayerStatistics.measure
 
-    def watched(group: lit.Group, step: int) -> list[torch.Tensor]:
+    def watched(statistics: LayerStatistics, group: ReplicaGroup, step: int) -> list[torch.Tensor]:
         weights.append(group.module.weights[0].detach().clone())
-        return measure(group, step)
+        return measure(statistics, group, step)
 
-    monkeypatch.setattr(lit.Group, "measure", watched)
-    recorded: dict[int, dict[str, np.ndarray]] = {}
-    fit(network(every=1, record=recorded.update), normalized, batches=4, block=1)
+    monkeypatch.setattr(LayerStatistics, "measure", watched)
+    recorded = fit(network(), normalized, batches=4, block=1, every=1).measurements
     assert len(weights) == 5
     for step in range(4):
         before, after = weights[step].double(), weights[step + 1].double()
@@ -220,10 +242,10 @@ def test_update_ratio_is_that_of_the_step_that_follows(normalized: Path, monkeyp
 
 def test_train_loss_is_the_mean_over_the_steps_since(normalized: Path) -> None:
     """Where nothing is learnt (lr = 1e-12) the mean over 20 batches is the loss of their images at once."""
-    recorded: dict[int, dict[str, np.ndarray]] = {}
-    module = network(every=20, optimizer=partial(optim.SGD, lr=1e-12), record=recorded.update)
-    images = fit(module, normalized, batches=1, block=20)
-    rows = torch.from_numpy(init.stream(0, "epoch", 0).permutation(50_000)[: 64 * 20])
+    module = network(optimizer=partial(optim.SGD, lr=1e-12))
+    fitted = fit(module, normalized, batches=1, block=20, every=20)
+    images, recorded = fitted.data, fitted.measurements
+    rows = torch.from_numpy(stream(0, "epoch", 0).permutation(50_000)[: 64 * 20])
     x, y = (split[rows] for split in images.splits["train"])
     losses, _, _ = gradients(module, x.mT, y)
     np.testing.assert_allclose(recorded[20]["train/loss"], losses.numpy(), rtol=1e-5)
@@ -231,7 +253,7 @@ def test_train_loss_is_the_mean_over_the_steps_since(normalized: Path) -> None:
 
 def test_lsuv_is_calibrated_on_training_images(normalized: Path) -> None:
     module = network(scheme=init.LSUV(images=500), hidden=[50, 50], optimizer=partial(optim.SGD, lr=1e-12))
-    images = fit(module, normalized, batches=1)
+    images = fit(module, normalized, batches=1).data
     _, _, trace = gradients(module, images.splits["train"][0][:500].mT, images.splits["train"][1][:500])
     for z in trace.z:
         torch.testing.assert_close(z.std((1, 2)), torch.ones(2), rtol=1e-4, atol=0)
@@ -243,7 +265,7 @@ def test_lsuv_is_calibrated_on_training_images(normalized: Path) -> None:
 
 @pytest.fixture(scope="module")
 def validation(normalized: Path) -> torch.Tensor:
-    return mnist.load(normalized, "validation")[0][:2000].mT
+    return load(normalized, "validation")[0][:2000].mT
 
 
 def assert_mean(values: torch.Tensor, quoted: float, rounding: float = 0.0) -> None:
@@ -267,7 +289,7 @@ def test_lecun_keeps_the_variance_of_the_images(validation: torch.Tensor) -> Non
 def test_kaiming_relu_and_shifted_relu_means(validation: torch.Tensor) -> None:
     """Kaiming: mean near 0.55, std near 0.82; minus 0.5, the mean is near 0.05 and the std the same, exactly."""
     z = first_layer(init.kaiming(), validation)
-    plain, shifted = mlp.Activation()(z), mlp.Activation(shift=0.5)(z)
+    plain, shifted = Activation()(z), Activation(shift=0.5)(z)
     assert_mean(plain.mean((1, 2)), 0.55, rounding=0.005)
     assert_mean(plain.std((1, 2)), 0.82, rounding=0.005)
     assert_mean(shifted.mean((1, 2)), 0.05, rounding=0.005)
@@ -286,7 +308,7 @@ def test_depth_explodes_vanishes_or_keeps_the_scale(validation: torch.Tensor) ->
         "pytorch": init.TorchLinear(),
     }.items():
         weights, biases = init.draw(scheme, [784, *[50] * 8], replicas=50, seed=0)
-        z = mlp.forward(validation[:, :200], weights, biases, mlp.Activation()).z
+        z = mlp.forward(validation[:, :200], weights, biases, Activation()).z
         left[name] = (z[-1].std(-1).mean() / z[0].std(-1).mean()).item()
     assert left["normal"] > 1e4
     assert 1 / 3 < left["kaiming"] < 3
@@ -297,7 +319,7 @@ def test_depth_explodes_vanishes_or_keeps_the_scale(validation: torch.Tensor) ->
 
 
 def order(seed: int, epoch: int) -> torch.Tensor:
-    sampler = loader.EpochOrder(1000, 64, 4, seed=seed, device=torch.device("cpu"))
+    sampler = datamodule.EpochOrder(1000, 64, 4, seed=seed, device=torch.device("cpu"))
     sampler.set_epoch(epoch)
     return torch.cat(list(sampler))
 
@@ -317,21 +339,21 @@ def test_every_epoch_has_its_own_order_under_lightning(normalized: Path) -> None
     """Lightning tells the sampler the epoch: two epochs are two orders, and both are what the seed says."""
     seen: list[torch.Tensor] = []
 
-    class Watch(lit.Network):
+    class Watch(Network):
         def training_step(self, block, batch_idx):
             batches = list(block)
             seen.append(batches[0][0][:, 0])
             super().training_step(batches, batch_idx)
 
     module = network(kind=Watch)
-    images = fit(module, normalized, batches=1, epochs=2)
+    images = fit(module, normalized, batches=1, epochs=2).data
     for epoch, first in enumerate(seen):
-        row = init.stream(0, "epoch", epoch).permutation(50_000)[0]
+        row = stream(0, "epoch", epoch).permutation(50_000)[0]
         assert torch.equal(first, images.splits["train"][0][row])
 
 
 def test_blocks_hand_out_columns(normalized: Path) -> None:
-    images = loader.Images(normalized, batch_size=64, seed=0, block=4)
+    images = DataModule(normalized, batch_size=64, seed=0, block=4)
     images.setup("fit")
     blocks = images.train_dataloader()
     assert isinstance(blocks, DataLoader)
@@ -348,16 +370,14 @@ def test_blocks_hand_out_columns(normalized: Path) -> None:
         ({"hidden": [50, -5]}, "width is -5"),
         ({"hidden": [2.5]}, "width is 2.5"),
         ({"seed": -1}, "seed is -1"),
-        ({"every": 0}, "stats.every is 0"),
-        ({"probe": 1}, "stats.probe is 1; expected a whole number of at least 2"),
         ({"optimizer": partial(optim.SGD, lr=-1.0)}, "optimizer: Invalid learning rate: -1.0"),
         ({"optimizer": partial(optim.SGD, lr="fast")}, "optimizer.lr is 'fast'; expected a number"),
         ({"optimizer": partial(optim.SGD, lr=float("nan"))}, "optimizer: lr is nan; expected a finite number"),
         ({"optimizer": lambda parameters: parameters}, "expected torch.optim.optimizer.Optimizer"),
         ({"optimizer": optim.LBFGS}, "optimizer LBFGS mixes"),
-        ({"scheme": None}, "scheme is None; expected initlab.init.Scheme"),
-        ({"activation": None}, "activation is None; expected initlab.mlp.Activation"),
-        ({"loss": mlp.Activation()}, "expected initlab.mlp.Loss"),
+        ({"scheme": None}, "scheme is None; expected initlab.nn.init.Scheme"),
+        ({"activation": None}, "activation is None; expected initlab.nn.activations.Activation"),
+        ({"loss": Activation()}, "expected initlab.nn.losses.Loss"),
     ],
 )
 def test_network_refuses(changes: dict, message: str) -> None:
@@ -365,32 +385,44 @@ def test_network_refuses(changes: dict, message: str) -> None:
         network(**changes)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"every": 0}, "stats.every is 0; expected a whole number of at least 1"),
+        ({"probe": 1}, "stats.probe is 1; expected a whole number of at least 2"),
+    ],
+)
+def test_statistics_refuse(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LayerStatistics(**{"every": 200, "probe": 256} | changes)
+
+
 def test_a_batch_larger_than_the_data_is_refused(normalized: Path) -> None:
     with pytest.raises(ValueError, match="batch_size is 50001; there are 50,000 training images"):
-        loader.Images(normalized, batch_size=50_001, seed=0).prepare_data()
+        DataModule(normalized, batch_size=50_001, seed=0).prepare_data()
 
 
 def test_what_pictures_are_made_of(normalized: Path) -> None:
     """A histogram a measurement, of every activation of the probe; weights as drawn and as trained."""
-    module = network(every=5, hidden=[50, 20])
-    fit(module, normalized, batches=1, block=8)
-    tensors = module.tensors()
+    module = network(hidden=[50, 20])
+    tensors = fit(module, normalized, batches=1, block=8, every=5).statistics.tensors()
     assert tensors["step"].tolist() == [0, 5, 8]
     assert set(tensors) == {"step", "layer1/histogram", "layer2/histogram", "layer1/weight"}
     assert tensors["layer1/histogram"].sum(1).tolist() == [2 * 50 * 256] * 3
     assert tensors["layer2/histogram"].sum(1).tolist() == [2 * 20 * 256] * 3
-    assert tensors["layer1/weight"].shape == (2, lit.UNITS, 784)
+    assert tensors["layer1/weight"].shape == (2, UNITS, 784)
     drawn = init.draw(init.kaiming(), [784, 50, 20, 10], replicas=2, seed=0)[0][0]
-    assert torch.equal(tensors["layer1/weight"][0], drawn[0, : lit.UNITS])
-    assert torch.equal(tensors["layer1/weight"][1], module.weights[0][0, : lit.UNITS].detach())
+    assert torch.equal(tensors["layer1/weight"][0], drawn[0, :UNITS])
+    assert torch.equal(tensors["layer1/weight"][1], module.weights[0][0, :UNITS].detach())
 
 
 def test_theory_goes_with_the_measurements(normalized: Path) -> None:
     """Of 100 replicas, each mean over replicas lies within 4 standard errors of what theory expects of it."""
-    values: dict[int, dict[str, np.ndarray]] = {}
-    module = network(replicas=100, record=values.update)
-    fit(module, normalized, batches=1, block=1)
-    expected = module.theory()
+    module = network(replicas=100)
+    fitted = fit(module, normalized, batches=1, block=1)
+    probe = fitted.data.splits["validation"][0][:256]
+    expected = expected_statistics(module.scheme, module.activation, module.widths(784), probe)
+    values = fitted.measurements
     assert set(expected) - set(values[0]) == {"layer1/backward_ratio"}
     for name in ("layer1/preact_mean", "layer1/act_mean", "layer1/inactive_fraction", "layer2/preact_mean"):
         measured = values[0][name]

@@ -7,23 +7,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from initlab import mlp
+from initlab.nn import mlp
+from initlab.nn.activations import Activation
+from initlab.nn.losses import CrossEntropy, MeanSquaredError
 
 R, B, INPUTS = 3, 7, 12
 
 PHIS = {
-    "relu": mlp.Activation(),
-    "leaky_relu": mlp.Activation(leak=0.01),
-    "shifted_relu": mlp.Activation(shift=0.5),
-    "unit_relu": mlp.Activation(shift=1 / sqrt(2 * pi), scale=1 / sqrt(0.5 - 0.5 / pi)),
-    "all_three": mlp.Activation(leak=-0.3, shift=-0.2, scale=1.7),
-    "one_a_replica": mlp.Activation(
+    "relu": Activation(),
+    "leaky_relu": Activation(leak=0.01),
+    "shifted_relu": Activation(shift=0.5),
+    "unit_relu": Activation(shift=1 / sqrt(2 * pi), scale=1 / sqrt(0.5 - 0.5 / pi)),
+    "all_three": Activation(leak=-0.3, shift=-0.2, scale=1.7),
+    "one_a_replica": Activation(
         leak=torch.tensor([0.0, 0.2, 0.01], dtype=torch.float64).view(R, 1, 1),
         shift=torch.tensor([0.5, 0.0, 0.1], dtype=torch.float64).view(R, 1, 1),
         scale=torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64).view(R, 1, 1),
     ),
 }
-LOSSES = {"cross_entropy": mlp.CrossEntropy(), "mse": mlp.MeanSquaredError()}
+LOSSES = {"cross_entropy": CrossEntropy(), "mse": MeanSquaredError()}
 
 
 def network(hidden: int, outputs: int, replicas: int = R) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
@@ -39,7 +41,7 @@ def network(hidden: int, outputs: int, replicas: int = R) -> tuple[Tensor, Tenso
 
 
 def loss_written_in_torch(
-    x: Tensor, y: Tensor, weights: list[Tensor], biases: list[Tensor], phi: mlp.Activation, name: str
+    x: Tensor, y: Tensor, weights: list[Tensor], biases: list[Tensor], phi: Activation, name: str
 ) -> Tensor:
     """The same loss, summed over replicas, in torch's own layout, (B, D), and its own functions."""
     total = torch.zeros((), dtype=torch.float64)
@@ -60,7 +62,7 @@ def loss_written_in_torch(
 @pytest.mark.parametrize("hidden", [0, 1, 2, 8])
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("phi", PHIS.values(), ids=PHIS)
-def test_backward_equals_autograd(phi: mlp.Activation, name: str, hidden: int) -> None:
+def test_backward_equals_autograd(phi: Activation, name: str, hidden: int) -> None:
     x, y, weights, biases = network(hidden, LOSSES[name].outputs)
     losses, gradients, _ = mlp.loss_and_gradients(x, y, weights, biases, phi, LOSSES[name])
     leaves = [tensor.clone().requires_grad_() for tensor in weights + biases]
@@ -75,7 +77,7 @@ def test_backward_equals_autograd(phi: mlp.Activation, name: str, hidden: int) -
 @pytest.mark.parametrize("hidden", [1, 2, 8])
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("phi", PHIS.values(), ids=PHIS)
-def test_backward_equals_finite_differences(phi: mlp.Activation, name: str, hidden: int) -> None:
+def test_backward_equals_finite_differences(phi: Activation, name: str, hidden: int) -> None:
     """Along a random direction, (L(+h) - L(-h)) / 2h is the slope to O(h^2) + O(eps / h), away from phi's kinks."""
     x, y, weights, biases = network(hidden, LOSSES[name].outputs)
     _, gradients, trace = mlp.loss_and_gradients(x, y, weights, biases, phi, LOSSES[name])
@@ -103,14 +105,14 @@ def test_backward_equals_finite_differences(phi: mlp.Activation, name: str, hidd
 @pytest.mark.parametrize("hidden", [0, 1, 2, 8])
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("phi", PHIS.values(), ids=PHIS)
-def test_descend_is_torch_sgd_on_the_gradients(phi: mlp.Activation, name: str, hidden: int) -> None:
+def test_descend_is_torch_sgd_on_the_gradients(phi: Activation, name: str, hidden: int) -> None:
     x, y, weights, biases = network(hidden, LOSSES[name].outputs)
     losses, gradients, _ = mlp.loss_and_gradients(x, y, weights, biases, phi, LOSSES[name])
     expected = [tensor.clone() for tensor in weights + biases]
     for tensor, gradient in zip(expected, [g.W for g in gradients] + [g.b for g in gradients], strict=True):
         tensor.grad = gradient
     torch.optim.SGD(expected, lr=0.1).step()
-    assert torch.equal(mlp.descend(x, y, weights, biases, phi, LOSSES[name], lr=0.1), losses)
+    assert torch.equal(mlp.sgd_step(x, y, weights, biases, phi, LOSSES[name], lr=0.1), losses)
     for ours, theirs in zip(weights + biases, expected, strict=True):  # W - lr g is rounded once here, twice there
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-13)
 
@@ -119,17 +121,17 @@ def test_descend_is_torch_sgd_on_the_gradients(phi: mlp.Activation, name: str, h
 def test_replicas_never_mix(name: str) -> None:
     """R replicas at once give what each gives alone; and moving one moves no other, not by a bit."""
     x, y, weights, biases = network(2, LOSSES[name].outputs)
-    together, gradients, _ = mlp.loss_and_gradients(x, y, weights, biases, mlp.Activation(), LOSSES[name])
+    together, gradients, _ = mlp.loss_and_gradients(x, y, weights, biases, Activation(), LOSSES[name])
     for r in range(R):
         one = slice(r, r + 1)
         alone, single, _ = mlp.loss_and_gradients(
-            x, y, [W[one] for W in weights], [b[one] for b in biases], mlp.Activation(), LOSSES[name]
+            x, y, [W[one] for W in weights], [b[one] for b in biases], Activation(), LOSSES[name]
         )
         torch.testing.assert_close(together[one], alone, rtol=1e-12, atol=0)
         for ours, theirs in zip(gradients, single, strict=True):
             torch.testing.assert_close(ours.W[one], theirs.W, rtol=1e-11, atol=1e-14)
     weights[0][0] += 1
-    moved, _, _ = mlp.loss_and_gradients(x, y, weights, biases, mlp.Activation(), LOSSES[name])
+    moved, _, _ = mlp.loss_and_gradients(x, y, weights, biases, Activation(), LOSSES[name])
     assert moved[0] != together[0]
     assert torch.equal(moved[1:], together[1:])
 
@@ -137,41 +139,41 @@ def test_replicas_never_mix(name: str) -> None:
 def test_cross_entropy_deltas_sum_to_zero() -> None:
     """The probabilities sum to 1 and so does the one-hot label: dL/dz has column sums of 0."""
     z = torch.randn(R, 10, B, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 5
-    _, delta = mlp.CrossEntropy()(z, torch.arange(B))
+    _, delta = CrossEntropy()(z, torch.arange(B))
     torch.testing.assert_close(delta.sum(1), torch.zeros(R, B, dtype=torch.float64), rtol=0, atol=1e-15)
 
 
 def test_zero_weights_give_log_c() -> None:
     x, y, weights, biases = network(1, 10)
     nought = [torch.zeros_like(t) for t in weights], [torch.zeros_like(t) for t in biases]
-    losses, _, _ = mlp.loss_and_gradients(x, y, *nought, mlp.Activation(), mlp.CrossEntropy())
+    losses, _, _ = mlp.loss_and_gradients(x, y, *nought, Activation(), CrossEntropy())
     torch.testing.assert_close(losses, torch.full((R,), log(10), dtype=torch.float64), rtol=1e-15, atol=0)
 
 
 def test_cross_entropy_survives_large_logits() -> None:
     """log-sum-exp shifts by the maximum: logits of 1e4, as `normal` makes on deep networks, do not overflow."""
     z = torch.tensor([[[1e4], [-1e4], [0.0]]])
-    losses, delta = mlp.CrossEntropy(outputs=3)(z, torch.tensor([1]))
+    losses, delta = CrossEntropy(outputs=3)(z, torch.tensor([1]))
     assert losses.item() == 2e4
     assert delta.flatten().tolist() == [1, -1, 0]
 
 
 def test_squared_error_by_hand() -> None:
     """z = 3, y = 5: (3 - 5)^2 = 4, slope 2 (3 - 5) = -4; over B = 2 images the slope is halved."""
-    losses, delta = mlp.MeanSquaredError()(torch.tensor([[[3.0, 5.0]]]), torch.tensor([5, 5]))
+    losses, delta = MeanSquaredError()(torch.tensor([[[3.0, 5.0]]]), torch.tensor([5, 5]))
     assert losses.tolist() == [[4, 0]]
     assert delta.tolist() == [[[-2, 0]]]
 
 
 def test_predictions() -> None:
     z = torch.tensor([[[0.0, 9.0], [1.0, 2.0]]])
-    assert mlp.CrossEntropy(outputs=2).predict(z).tolist() == [[1, 0]]
-    assert mlp.MeanSquaredError().predict(torch.tensor([[[-3.0, 2.4, 2.6, 99.0]]])).tolist() == [[0, 2, 3, 9]]
+    assert CrossEntropy(outputs=2).predict(z).tolist() == [[1, 0]]
+    assert MeanSquaredError().predict(torch.tensor([[[-3.0, 2.4, 2.6, 99.0]]])).tolist() == [[0, 2, 3, 9]]
 
 
 def test_activation_by_hand() -> None:
     """phi(z) = scale * (max(z, 0) + leak * min(z, 0) - shift), and its slope, on both sides."""
-    phi = mlp.Activation(leak=0.1, shift=0.5, scale=2)
+    phi = Activation(leak=0.1, shift=0.5, scale=2)
     z = torch.tensor([3.0, -1.0])
     torch.testing.assert_close(phi(z), torch.tensor([5.0, -1.2]))
     torch.testing.assert_close(phi.backward(z, torch.ones(2)), torch.tensor([2.0, 0.2]))
@@ -197,4 +199,4 @@ def test_unit_relu_has_mean_0_and_variance_1() -> None:
 )
 def test_activation_refuses(values: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        mlp.Activation(**values)
+        Activation(**values)

@@ -19,7 +19,12 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from torchvision.datasets import MNIST
 
-from initlab import mnist
+from initlab.data import DataError
+from initlab.data.download import download
+from initlab.data.idx import read_idx
+from initlab.data.normalize import normalize, split
+from initlab.data.normalized import load, read_facts, verify
+from initlab.data.pin import check_pinned, pinned_hash
 
 SOURCE = OmegaConf.load(ROOT / "conf" / "data" / "source" / "mnist.yaml")
 FILES = dict(SOURCE.files)
@@ -41,7 +46,7 @@ def test_mirrors_and_checksums_are_torchvisions() -> None:
 
 def test_facts_of_mnist(raw: Path, tmp_path: Path) -> None:
     """The lesson's second version: 50,000 x 784, mean 0.1304, std 0.3073; validation -0.0059 and 0.9924."""
-    facts = mnist.normalize(raw, tmp_path, **regime("mnist"))
+    facts = normalize(raw, tmp_path, **regime("mnist"))
     assert (facts["mean"], facts["std"]) == pytest.approx((0.1304, 0.3073), abs=5e-5)
     train, validation = facts["splits"]["train"], facts["splits"]["validation"]
     assert (train["images"], validation["images"], facts["splits"]["test"]["images"]) == (50_000, 10_000, 10_000)
@@ -52,7 +57,7 @@ def test_facts_of_mnist(raw: Path, tmp_path: Path) -> None:
 
 def test_facts_of_mnist_60k(raw: Path, tmp_path: Path) -> None:
     """The lesson's first version: 60,000 x 784, mean 33.3184, std 78.5675, before; 0 and 1 after."""
-    facts = mnist.normalize(raw, tmp_path, **regime("mnist_60k"))
+    facts = normalize(raw, tmp_path, **regime("mnist_60k"))
     assert (facts["mean"], facts["std"]) == pytest.approx((33.3184, 78.5675), abs=5e-5)
     assert facts["splits"]["train"]["images"] == 60_000
     assert facts["splits"]["validation"]["sha256"] == facts["splits"]["test"]["sha256"]
@@ -66,10 +71,10 @@ def test_facts_of_mnist_60k(raw: Path, tmp_path: Path) -> None:
 def test_images_are_the_files_pixels(raw: Path, normalized: Path) -> None:
     """(pixel / 256 - mean) / std, pixel for pixel, in the files' order; the last 10,000 held out."""
     pixels = torch.frombuffer(bytearray(unzipped(raw / "train-images-idx3-ubyte.gz")[16:]), dtype=torch.uint8)
-    facts = mnist.read_facts(normalized)
+    facts = read_facts(normalized)
     expected = (pixels.view(-1, 784)[49_990:50_010].double() / 256 - facts["mean"]) / facts["std"]
-    train, _ = mnist.load(normalized, "train")
-    validation, labels = mnist.load(normalized, "validation")
+    train, _ = load(normalized, "train")
+    validation, labels = load(normalized, "validation")
     torch.testing.assert_close(torch.cat([train[-10:], validation[:10]]), expected.float(), rtol=0, atol=0)
     raw_labels = unzipped(raw / "train-labels-idx1-ubyte.gz")[8:]
     assert labels.tolist() == list(raw_labels[50_000:])
@@ -77,7 +82,7 @@ def test_images_are_the_files_pixels(raw: Path, normalized: Path) -> None:
 
 def test_normalised_files_are_the_pinned_ones(raw: Path, normalized: Path, tmp_path: Path) -> None:
     """The same bytes on every machine: the hash in dvc.lock, which DVC takes over the sorted list of all files' MD5."""
-    mnist.normalize(raw, tmp_path / "mnist_60k", **regime("mnist_60k"))
+    normalize(raw, tmp_path / "mnist_60k", **regime("mnist_60k"))
     files = [*normalized.parent.rglob("*.*"), *tmp_path.rglob("*.*")]
     paths = {"/".join(file.parts[-2:]): file for file in files}
     listing = [{"md5": md5(paths[name].read_bytes()).hexdigest(), "relpath": name} for name in sorted(paths)]
@@ -91,16 +96,16 @@ def test_normalised_files_are_the_pinned_ones(raw: Path, normalized: Path, tmp_p
 )
 def test_verify_and_load_refuse_damage(normalized: Path, tmp_path: Path) -> None:
     folder = tmp_path / "mnist"
-    with pytest.raises(mnist.DataError, match="holds no normalised data; in the project's root, make it with"):
-        mnist.verify(folder)
+    with pytest.raises(DataError, match="holds no normalised data; in the project's root, make it with"):
+        verify(folder)
     shutil.copytree(normalized, folder)
     with (folder / "test.safetensors").open("r+b") as file:  # one bit
         file.seek(5000)
         byte = file.read(1)[0]
         file.seek(5000)
         file.write(bytes([byte ^ 1]))
-    with pytest.raises(mnist.DataError, match=r"test.safetensors is missing or damaged.*dvc repro -f normalize"):
-        mnist.load(folder, "test")
+    with pytest.raises(DataError, match=r"test.safetensors is missing or damaged.*dvc repro -f normalize"):
+        load(folder, "test")
 
 
 def idx(*sizes: int, body: bytes, kind: int = 8) -> bytes:
@@ -128,23 +133,23 @@ def idx(*sizes: int, body: bytes, kind: int = 8) -> bytes:
 def test_read_idx_refuses(content: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / "file.gz"
     path.write_bytes(gzip.compress(content))
-    with pytest.raises(mnist.DataError, match=message):
-        mnist.read_idx(path, dimensions=3)
+    with pytest.raises(DataError, match=message):
+        read_idx(path, dimensions=3)
 
 
 def test_read_idx_refuses_what_is_no_gzip(tmp_path: Path) -> None:
     path = tmp_path / "file.gz"
-    with pytest.raises(mnist.DataError, match="No such file"):
-        mnist.read_idx(path, dimensions=1)
+    with pytest.raises(DataError, match="No such file"):
+        read_idx(path, dimensions=1)
     path.write_bytes(b"<html>404</html>")
-    with pytest.raises(mnist.DataError, match="Not a gzipped file"):
-        mnist.read_idx(path, dimensions=1)
+    with pytest.raises(DataError, match="Not a gzipped file"):
+        read_idx(path, dimensions=1)
     path.write_bytes(gzip.compress(idx(100, body=bytes(range(100))))[:-20])
-    with pytest.raises(mnist.DataError, match="ended before the end-of-stream marker"):
-        mnist.read_idx(path, dimensions=1)
+    with pytest.raises(DataError, match="ended before the end-of-stream marker"):
+        read_idx(path, dimensions=1)
     path.write_bytes(gzip.compress(b"")[:10] + b"\xff" * 20)
-    with pytest.raises(mnist.DataError, match="Error -3 while decompressing data"):
-        mnist.read_idx(path, dimensions=1)
+    with pytest.raises(DataError, match="Error -3 while decompressing data"):
+        read_idx(path, dimensions=1)
 
 
 def test_images_and_labels_must_agree(raw: Path, tmp_path: Path) -> None:
@@ -152,15 +157,15 @@ def test_images_and_labels_must_agree(raw: Path, tmp_path: Path) -> None:
     labels = unzipped(raw / "t10k-labels-idx1-ubyte.gz")[8:]
     target = tmp_path / "t10k-labels-idx1-ubyte.gz"
     target.write_bytes(gzip.compress(idx(9_999, body=labels[:-1])))
-    with pytest.raises(mnist.DataError, match="t10k: labels file holds 9,999 items, images file 10,000"):
-        mnist.split(tmp_path, None)
+    with pytest.raises(DataError, match="t10k: labels file holds 9,999 items, images file 10,000"):
+        split(tmp_path, None)
     target.write_bytes(gzip.compress(idx(10_000, body=labels[:-1] + b"\x0b")))
-    with pytest.raises(mnist.DataError, match="labels go up to 11; expected 0 to 9"):
-        mnist.split(tmp_path, None)
+    with pytest.raises(DataError, match="labels go up to 11; expected 0 to 9"):
+        split(tmp_path, None)
     target.write_bytes(gzip.compress(idx(10_000, body=labels)))
     (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(10_000, 2, 2, body=bytes(40_000))))
-    with pytest.raises(mnist.DataError, match="t10k: an image is 4 pixels; in the training file 784"):
-        mnist.split(tmp_path, None)
+    with pytest.raises(DataError, match="t10k: an image is 4 pixels; in the training file 784"):
+        split(tmp_path, None)
 
 
 @pytest.mark.parametrize(
@@ -172,21 +177,21 @@ def test_a_pin_is_read_or_refused(content: str | None, expected: str | None, tmp
     if content is not None:
         path.write_text(content)
     if expected is not None:
-        assert mnist.pinned(str(path)) == expected
+        assert pinned_hash(str(path)) == expected
     else:
-        with pytest.raises(mnist.DataError, match=f"data.pin is '{path}'; expected null, or the name of a .dvc file"):
-            mnist.pinned(str(path))
+        with pytest.raises(DataError, match=f"data.pin is '{path}'; expected null, or the name of a .dvc file"):
+            pinned_hash(str(path))
 
 
 def test_no_pin_is_no_promise(raw: Path) -> None:
-    assert mnist.pinned(None) is None
-    mnist.refuse_unpinned(raw, None)
+    assert pinned_hash(None) is None
+    check_pinned(raw, None)
 
 
 @pytest.mark.parametrize("validation", [0, 60_000, -1, "many"])
 def test_split_refuses(raw: Path, validation: Any) -> None:
-    with pytest.raises(mnist.DataError, match=f"validation is {validation!r}"):
-        mnist.split(raw, validation)
+    with pytest.raises(DataError, match=f"validation is {validation!r}"):
+        split(raw, validation)
 
 
 # Download: every mirror here is a real HTTP server.
@@ -278,7 +283,7 @@ def test_download_falls_through_to_the_next_mirror(
     fault: type[Faulty], raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with server(fault) as bad, server(good(raw)) as fine:
-        mnist.download([bad, fine], SMALL, tmp_path / "mirror", timeout=1, retries=0)
+        download([bad, fine], SMALL, tmp_path / "mirror", timeout=1, retries=0)
         Silent.released.set()
     assert {file.name: md5(file.read_bytes()).hexdigest() for file in (tmp_path / "mirror").iterdir()} == SMALL
 
@@ -300,9 +305,9 @@ def test_download_leaves_nothing_when_no_mirror_is_left(raw: Path, tmp_path: Pat
     with (
         server(partial(OneFile, directory=str(raw))) as partly,
         server(WrongBytes) as wrong,
-        pytest.raises(mnist.DataError, match="no mirror serves t10k-labels") as caught,
+        pytest.raises(DataError, match="no mirror serves t10k-labels") as caught,
     ):
-        mnist.download([partly, wrong, "http://127.0.0.1:9/"], SMALL, tmp_path / "mirror", timeout=1, retries=0)
+        download([partly, wrong, "http://127.0.0.1:9/"], SMALL, tmp_path / "mirror", timeout=1, retries=0)
     message = str(caught.value)
     assert [word in message for word in (partly, wrong, "127.0.0.1:9", "404", "hash")] == [True] * 5
     assert list((tmp_path / "mirror").iterdir()) == []
@@ -319,7 +324,7 @@ def test_download_keeps_what_is_right_and_mends_what_is_not(raw: Path, tmp_path:
     (tmp_path / "served").mkdir()
     shutil.copy(raw / damaged, tmp_path / "served")
     with server(good(tmp_path / "served")) as url:
-        mnist.download([url], SMALL, mirror, timeout=5, retries=0)
+        download([url], SMALL, mirror, timeout=5, retries=0)
     assert md5((mirror / damaged).read_bytes()).hexdigest() == SMALL[damaged]
 
 
@@ -336,6 +341,6 @@ def test_download_tries_a_mirror_again(raw: Path, tmp_path: Path) -> None:
 
     name = sorted(SMALL)[0]
     with server(partial(FirstTimeBusy, directory=str(raw))) as url:
-        mnist.download([url], {name: SMALL[name]}, tmp_path / "mirror", timeout=5, retries=1)
+        download([url], {name: SMALL[name]}, tmp_path / "mirror", timeout=5, retries=1)
     assert FirstTimeBusy.asked == 2
     assert (tmp_path / "mirror" / name).exists()

@@ -13,7 +13,8 @@ from mlflow.entities import Run
 from mlflow.models import Model
 from test_docs import blocks
 
-from initlab import mnist, track
+from initlab.data.idx import read_pair
+from initlab.tracking.sync import sync_run
 
 WORDS = ("init=half_0.5", "experiment=smoke", "trainer=cpu", "model.hidden=[20]")
 
@@ -32,7 +33,7 @@ def place(project: Path) -> tuple[MlflowClient, Run]:
 def test_it_predicts_what_was_tested(place: tuple[MlflowClient, Run], project: Path, raw: Path, tmp_path: Path) -> None:
     """Every replica's test accuracy, to the image, from the pixels of MNIST's own file, as the page loads it."""
     client, run = place
-    pixels, labels = mnist.read_pair(raw, "t10k")
+    pixels, labels = read_pair(raw, "t10k")
     np.save(tmp_path / "pixels.npy", pixels.numpy())
     (code,) = blocks("docs/tracker.md", "python")
     code = code.replace("initlab-kaiming", "initlab-half_0-5")
@@ -67,8 +68,8 @@ def test_it_is_told_twice_but_there_once(place: tuple[MlflowClient, Run], projec
     client, run = place
     folder = Path(run.data.tags["folder"])
     state = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text(json.dumps(state | {"told": False}))
-    assert track.deliver(None, folder) == run.info.run_id
+    (folder / "run.json").write_text(json.dumps(state | {"synced": False}))
+    assert sync_run(None, folder) == run.info.run_id
     assert len(client.search_logged_models(["1"])) == 1
     assert [version.run_id for version in client.search_model_versions("name = 'initlab-half_0-5'")] == [
         run.info.run_id
@@ -80,7 +81,7 @@ def test_it_is_told_twice_but_there_once(place: tuple[MlflowClient, Run], projec
     ("word", "message"),
     [
         ("tracking.register=perhaps", "tracking.register is 'perhaps'; expected true or false"),
-        ("tracking.experiment=a/b", "no model can be registered under 'a/b': it has a / or a :"),
+        ("tracking.experiment=a/b", "no model can be registered under 'a/b', which contains / or :"),
     ],
 )
 def test_what_can_not_be_registered_is_refused(train: Train, word: str, message: str) -> None:

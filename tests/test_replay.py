@@ -3,6 +3,7 @@
 import json
 import sqlite3
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from omegaconf import OmegaConf
 
-from initlab import composed, replay, track
+from initlab.replay.command import replay_all
+from initlab.replay.safe_config import ReplayError, read_config
+from initlab.sweep import config as configs
+from initlab.tracking.run_logger import sha256
 
 GROUPS = sorted(
     f"{path.parent.relative_to(ROOT / 'conf')}={path.stem}"
@@ -24,7 +28,7 @@ GROUPS = sorted(
 @pytest.fixture(scope="module")
 def recorded(project: Path) -> tuple[MlflowClient, Run, list[Run]]:
     """A sweep of two, and its parent; seen through a client of the store."""
-    words = ("-m", "init=kaiming,normal", "experiment=smoke", "trainer=cpu", "hydra.callbacks.record.report=false")
+    words = ("-m", "init=kaiming,normal", "experiment=smoke", "trainer=cpu", "hydra.callbacks.sweep.report=false")
     command([sys.executable, "train.py", *words], project)
     client = MlflowClient(f"sqlite:///{project}/mlflow.db")
     first, second, parent = client.search_runs(["1"])
@@ -37,6 +41,11 @@ def _here(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
+def replay(run_id: str | None = None, parent_id: str | None = None, allow: Sequence[str] = ()) -> int:
+    """The exit code of `initlab replay`, in the project."""
+    return 0 if replay_all(f"sqlite:///{Path.cwd()}/mlflow.db", run_id, parent_id, allow=allow) else 1
+
+
 def artifact(client: MlflowClient, run: Run, name: str) -> Path:
     """Where the store keeps it."""
     return Path(run.info.artifact_uri.removeprefix("file://")) / name
@@ -46,7 +55,7 @@ def test_a_run_comes_out_the_same(
     recorded: tuple[MlflowClient, Run, list[Run]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     client, _, (job, _) = recorded
-    assert replay.main([job.info.run_id]) == 0
+    assert replay(job.info.run_id) == 0
     output = capsys.readouterr().out
     assert "as recorded: code, data, packages, machine" in output
     assert "identical, to the bit: weights, " in output
@@ -63,7 +72,7 @@ def test_a_sweep_comes_out_the_same(
     recorded: tuple[MlflowClient, Run, list[Run]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     client, parent, jobs = recorded
-    assert replay.main(["--all", parent.info.run_id]) == 0
+    assert replay(parent_id=parent.info.run_id) == 0
     assert "2 of 2 runs came out the same, to the bit" in capsys.readouterr().out
     again = client.search_runs(["1"], f"tags.`replay.of` = '{parent.info.run_id}'")[0]
     children = client.search_runs(["1"], f"tags.`mlflow.parentRunId` = '{again.info.run_id}'")
@@ -79,7 +88,7 @@ def test_a_difference_is_found_to_the_last_bit(
     where = f"key = 'train/loss' AND step = 400 AND run_uuid = '{job.info.run_id}'"
     with sqlite3.connect(project / "mlflow.db") as database:
         assert database.execute(f"UPDATE metrics SET value = value + 1e-9 WHERE {where}").rowcount == 1
-    assert replay.main([job.info.run_id]) == 1
+    assert replay(job.info.run_id) == 1
     with sqlite3.connect(project / "mlflow.db") as database:
         database.execute(f"UPDATE metrics SET value = value - 1e-9 WHERE {where}")
     line, verdict = [line for line in capsys.readouterr().out.splitlines() if "train/loss" in line]
@@ -88,12 +97,12 @@ def test_a_difference_is_found_to_the_last_bit(
     assert client.search_runs(["1"])[0].data.tags["replay.verdict"] == "differs"
 
 
-@pytest.mark.parametrize(("part", "name"), [("code", "mlp.py"), ("data", "train")])
+@pytest.mark.parametrize(("part", "name"), [("code", "nn/mlp.py"), ("data", "train")])
 def test_other_code_or_data_is_refused_unless_allowed(
     recorded: tuple[MlflowClient, Run, list[Run]], part: str, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     client, _, (job, _) = recorded
-    origin = artifact(client, job, "origin.json")
+    origin = artifact(client, job, "provenance.json")
     text = origin.read_text()
     try:
         found = json.loads(text)
@@ -101,12 +110,12 @@ def test_other_code_or_data_is_refused_unless_allowed(
         found[part][name] = "0" * 64
         origin.write_text(json.dumps(found))
         before = len(client.search_runs(["1"]))
-        with pytest.raises(replay.ReplayError, match=f"was made with other {part} .*") as refused:
-            replay.main([job.info.run_id])
+        with pytest.raises(ReplayError, match=f"was made with other {part} .*") as refused:
+            replay(job.info.run_id)
         assert f"\n  {part}: {name}: recorded 00000000, here {here[:8]}\n" in str(refused.value)
         assert str(refused.value).endswith(f"--allow {part}")
         assert len(client.search_runs(["1"])) == before
-        assert replay.main([job.info.run_id, "--allow", part]) == 0
+        assert replay(job.info.run_id, allow=[part]) == 0
         assert f"{part} differs: {name}: recorded 00000000" in capsys.readouterr().out
     finally:
         origin.write_text(text)
@@ -116,11 +125,11 @@ def test_other_packages_are_told(
     recorded: tuple[MlflowClient, Run, list[Run]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     client, _, (job, _) = recorded
-    origin = artifact(client, job, "origin.json")
+    origin = artifact(client, job, "provenance.json")
     text = origin.read_text()
     try:
         origin.write_text(json.dumps(json.loads(text) | {"packages": {"torch": "1.0"}}))
-        assert replay.main([job.info.run_id]) == 0
+        assert replay(job.info.run_id) == 0
         assert "packages differs: torch: recorded 1.0, here 2" in capsys.readouterr().out
     finally:
         origin.write_text(text)
@@ -129,12 +138,12 @@ def test_other_packages_are_told(
 def test_only_a_finished_run_is_replayed(recorded: tuple[MlflowClient, Run, list[Run]], project: Path) -> None:
     client, parent, (job, _) = recorded
     client.set_terminated(job.info.run_id, "KILLED")
-    with pytest.raises(replay.ReplayError, match="ended KILLED; only a finished run is a promise"):
-        replay.main([job.info.run_id])
+    with pytest.raises(ReplayError, match="ended KILLED; only a finished run is a promise"):
+        replay(job.info.run_id)
     client.set_terminated(job.info.run_id, "FINISHED")
     with pytest.raises(OSError, match="has no record to be replayed"):
-        replay.main([parent.info.run_id])
-    done = command([sys.executable, "-m", "initlab.replay", "0" * 32], project, check=False)
+        replay(parent.info.run_id)
+    done = command(["initlab", "replay", "0" * 32], project, check=False)
     assert done.returncode == 2
     assert done.stderr == f"error: {project}/mlflow.db holds no run {'0' * 32}\n"
 
@@ -142,12 +151,12 @@ def test_only_a_finished_run_is_replayed(recorded: tuple[MlflowClient, Run, list
 @pytest.mark.parametrize("origin", [{}, {"code": {}, "data": {}, "packages": {}, "machine": {}}, [1], {"code": 1}])
 def test_an_empty_origin_is_no_proof(recorded: tuple[MlflowClient, Run, list[Run]], origin: object) -> None:
     client, _, (job, _) = recorded
-    path = artifact(client, job, "origin.json")
+    path = artifact(client, job, "provenance.json")
     text = path.read_text()
     try:
         path.write_text(json.dumps(origin))
-        with pytest.raises(OSError, match=r"has no record to be replayed: origin.json lacks one of code, data"):
-            replay.main([job.info.run_id])
+        with pytest.raises(OSError, match=r"has no record to be replayed: provenance.json lacks one of code, data"):
+            replay(job.info.run_id)
     finally:
         path.write_text(text)
 
@@ -158,8 +167,8 @@ def test_a_changed_record_is_refused(recorded: tuple[MlflowClient, Run, list[Run
     text = config.read_text()
     try:
         config.write_text(text.replace("seed: 0", "seed: 1"))
-        with pytest.raises(replay.ReplayError, match=r"config.yaml is not the one that was recorded"):
-            replay.main([job.info.run_id])
+        with pytest.raises(ReplayError, match=r"config.yaml is not the one that was recorded"):
+            replay(job.info.run_id)
     finally:
         config.write_text(text)
 
@@ -176,7 +185,7 @@ def test_a_changed_record_is_refused(recorded: tuple[MlflowClient, Run, list[Run
             {"trainer": {"callbacks": [{"_target_": "evil.Callback"}]}},
             "trainer.callbacks.0._target_ is 'evil.Callback'",
         ),
-        ({"trainer": {"plugins": [{"_target_": "initlab.process.os.system"}]}}, "trainer.plugins.0._target_"),
+        ({"trainer": {"plugins": [{"_target_": "initlab.processes.os.system"}]}}, "trainer.plugins.0._target_"),
         ({"optimizer": {"_target_": "torch.optim.sgd.SGD"}}, "optimizer._target_ is 'torch.optim.sgd.SGD'"),
         ({"seed": "${oc.env:HOME}"}, "seed is '${oc.env:HOME}'; a recorded configuration is resolved"),
         ({"${oc.env:HOME}": 1}, "keys are words"),
@@ -188,12 +197,12 @@ def test_a_changed_record_is_refused(recorded: tuple[MlflowClient, Run, list[Run
         ({"trainer": {"logger": True}}, "trainer: logger is True, which"),
         (
             {"trainer": {"default_root_dir": "/tmp/x"}},
-            "trainer: default_root_dir is nothing that a replay takes",
+            "trainer: default_root_dir is not something that a replay takes",
         ),
-        ({"trainer": {"callbacks": [{"dirpath": "/tmp"}]}}, "trainer: dirpath is nothing that a replay takes"),
+        ({"trainer": {"callbacks": [{"dirpath": "/tmp"}]}}, "trainer: dirpath is not something that a replay takes"),
         (
             {"trainer": {"callbacks": [{"_args_": ["/tmp"]}]}},
-            "trainer.callbacks.0._args_ is nothing that a replay takes",
+            "trainer.callbacks.0._args_ is not something that a replay takes",
         ),
         ({"trainer": {"callbacks": "x"}}, "trainer.callbacks is 'x'; expected a list of configurations"),
         ({"trainer": 5}, "trainer holds no configuration"),
@@ -201,8 +210,8 @@ def test_a_changed_record_is_refused(recorded: tuple[MlflowClient, Run, list[Run
     ],
 )
 def test_a_hostile_record_is_refused_by_name(change: dict, named: str) -> None:
-    with pytest.raises(replay.ReplayError) as refused:
-        replay.read(OmegaConf.to_yaml(OmegaConf.create(change)))
+    with pytest.raises(ReplayError) as refused:
+        read_config(OmegaConf.to_yaml(OmegaConf.create(change)))
     assert named in str(refused.value)
 
 
@@ -211,8 +220,8 @@ def test_a_hostile_record_is_refused_by_name(change: dict, named: str) -> None:
     ["!!python/object/apply:os.system ['touch made']", "a: &x [1]\nb: *x", "- 1", "a: [", "\x00", "{" * 1500],
 )
 def test_what_is_no_configuration_is_refused(text: str) -> None:
-    with pytest.raises(replay.ReplayError, match=r"config.yaml"):
-        replay.read(text)
+    with pytest.raises(ReplayError, match=r"config.yaml"):
+        read_config(text)
 
 
 def test_a_hostile_record_with_the_right_hash_calls_nothing(
@@ -223,22 +232,20 @@ def test_a_hostile_record_with_the_right_hash_calls_nothing(
     config = artifact(client, job, "config.yaml")
     text = config.read_text()
     try:
-        evil = text.replace("initlab.mlp.CrossEntropy", "os.mkdir").replace("outputs: 10", "path: made")
+        evil = text.replace("initlab.nn.losses.CrossEntropy", "os.mkdir").replace("outputs: 10", "path: made")
         assert evil != text
         config.write_text(evil)
-        client.set_tag(job.info.run_id, "config.sha256", track.sha256(evil))
-        with pytest.raises(
-            replay.ReplayError, match=r"loss._target_ is 'os.mkdir', which no replay may import or call"
-        ):
-            replay.main([job.info.run_id])
+        client.set_tag(job.info.run_id, "config.sha256", sha256(evil))
+        with pytest.raises(ReplayError, match=r"loss._target_ is 'os.mkdir', which no replay may import or call"):
+            replay(job.info.run_id)
     finally:
         config.write_text(text)
-        client.set_tag(job.info.run_id, "config.sha256", track.sha256(text))
+        client.set_tag(job.info.run_id, "config.sha256", sha256(text))
     assert not (project / "made").exists()
 
 
 @pytest.mark.parametrize("choice", GROUPS)
 def test_every_file_of_every_group_can_be_replayed(choice: str) -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = composed.plain(compose("config", [choice]))
-    assert replay.read(OmegaConf.to_yaml(config)) == config
+        config = configs.run_config(compose("config", [choice]))
+    assert read_config(OmegaConf.to_yaml(config)) == config

@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 from sweeps import run, sweep
 
-from initlab import report, results
+from initlab import report
 from initlab.report import words
-from initlab.report.view import View, growth
+from initlab.report.layout import growth, lay_out
+from initlab.tracking import results
 
 ALL = [
     "overview",
@@ -79,7 +80,7 @@ class Page(HTMLParser):
 
 
 def write(found: results.Results, folder: Path, lesson: pd.DataFrame | None = None) -> Page:
-    report.write(found, folder, lesson)
+    report.write(lay_out(found), folder, lesson)
     return Page((folder / "index.html").read_text())
 
 
@@ -87,7 +88,7 @@ def write(found: results.Results, folder: Path, lesson: pd.DataFrame | None = No
 def written(two_settings: results.Results, lesson: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of both."""
     folder = tmp_path_factory.mktemp("written")
-    report.write(two_settings, folder, lesson)
+    report.write(lay_out(two_settings), folder, lesson)
     return folder
 
 
@@ -114,7 +115,7 @@ def test_the_page_needs_no_network(written: Path) -> None:
 
 def test_the_same_results_give_the_same_bytes(tmp_path: Path) -> None:
     for folder in ("a", "b"):
-        report.write(run({"init": "kaiming"}, hidden=2), tmp_path / folder)
+        report.write(lay_out(run({"init": "kaiming"}, hidden=2)), tmp_path / folder)
     for path in (tmp_path / "a").rglob("*.*"):
         assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()
 
@@ -137,7 +138,7 @@ def test_another_result_reads_differently(shifted: tuple[float, ...], said: str,
 
 def test_replicas_that_diverge_are_said_and_set_apart(tmp_path: Path) -> None:
     found = sweep(run({"init": "kaiming"}, EVEN), run({"init": "wild"}, (0.9, 0.9, 0.1), diverged=1))
-    view = View(found)
+    view = lay_out(found)
     assert words.verdicts(view, "")["diverged"] == ["wild"]
     assert list(view.steps("wild", "", "val/loss")["mean"]) == [0.01, 0.005]  # of the two that are left
     assert list(view.steps("wild", "", "val/accuracy")["mean"]) == pytest.approx([0.45, 0.9])
@@ -149,19 +150,19 @@ def test_replicas_that_diverge_are_said_and_set_apart(tmp_path: Path) -> None:
 
 
 def test_nothing_is_compared_with_a_reference_that_diverges() -> None:
-    view = View(sweep(run({"init": "kaiming"}, (0.9, 0.9, 0.1), diverged=1), run({"init": "other"}, EVEN)))
+    view = lay_out(sweep(run({"init": "kaiming"}, (0.9, 0.9, 0.1), diverged=1), run({"init": "other"}, EVEN)))
     assert words.verdicts(view, "") == {"better": [], "worse": [], "not told apart": [], "diverged": ["kaiming"]}
 
 
 def test_what_all_replicas_have_left_has_no_end() -> None:
-    view = View(sweep(run({"init": "kaiming"}, EVEN), run({"init": "wild"}, (0.1, 0.1), diverged=2)))
+    view = lay_out(sweep(run({"init": "kaiming"}, EVEN), run({"init": "wild"}, (0.1, 0.1), diverged=2)))
     assert np.isnan(view.dead("wild", ""))
     assert words.accuracy(view, "wild", "") == "2 of 2 diverged"
     assert "wild" not in " ".join(words.inside(view))
 
 
 def test_runs_of_other_batches_are_not_paired() -> None:
-    view = View(sweep(*(run({"init": "kaiming", "seed": str(seed)}, EVEN) for seed in range(2))))
+    view = lay_out(sweep(*(run({"init": "kaiming", "seed": str(seed)}, EVEN) for seed in range(2))))
     assert view.difference("seed=1", "", "test/accuracy") is None
     text = " ".join(words.method(view))
     assert "not paired" in text
@@ -176,12 +177,12 @@ def test_what_becomes_of_the_scale() -> None:
     for name, values in stds.items():
         for layer, value in enumerate(values, start=1):
             found.replicas.loc[found.replicas["init"] == name, f"layer{layer}/act_std"] = value
-    (_, text) = words.at_the_start(View(found))
+    (_, text) = words.at_the_start(lay_out(found))
     assert text == (
         "From layer to layer the scale of activations is kept within a tenth by keeps; soon kept at another value by "
         "settles; lost by loses; blown up by grows."
     )
-    table = words.growth_table(View(found), "")
+    table = words.growth_table(lay_out(found), "")
     assert table is not None
     assert table.set_index("variant").loc["grows", "forward"] == pytest.approx(3)
     assert table.set_index("variant").loc["loses", "forward"] == pytest.approx(0.8)
@@ -189,9 +190,9 @@ def test_what_becomes_of_the_scale() -> None:
 
 def test_the_cause_is_named_only_if_it_sets_them_apart() -> None:
     found = sweep(*(run({"init": name}, (0.9, 0.1), diverged=lost) for name, lost in (("a", 0), ("b", 1), ("c", 0))))
-    assert "does not set them apart" in " ".join(words.conclusions(View(found)))
+    assert "does not set them apart" in " ".join(words.conclusions(lay_out(found)))
     found.replicas.loc[found.replicas["init"] == "b", "layer1/grad_std"] = 7.0
-    assert "at least 7, elsewhere at most 0.36" in " ".join(words.conclusions(View(found)))
+    assert "at least 7, elsewhere at most 0.36" in " ".join(words.conclusions(lay_out(found)))
 
 
 def test_verdicts_of_the_lesson_are_counted(lesson: pd.DataFrame) -> None:
@@ -237,22 +238,22 @@ def test_any_sweep_has_a_report(found: results.Results, tmp_path: Path) -> None:
 
 
 def test_variants_and_settings(two_settings: results.Results) -> None:
-    view = View(two_settings)
+    view = lay_out(two_settings)
     assert (view.variants, view.settings) == (["kaiming", "normal", "shifted"], ["model=shallow", "model=deep"])
     assert view.run["shifted", "model=deep"] == "init=shifted,model=deep"
     assert view.pair("model=deep") == ["kaiming", "shifted"]
 
-    view = View(sweep(*(run({"init": "kaiming", "seed": str(seed)}) for seed in range(2))))
+    view = lay_out(sweep(*(run({"init": "kaiming", "seed": str(seed)}) for seed in range(2))))
     assert (view.variants, view.settings) == (["seed=0", "seed=1"], [""])
 
-    many = View(sweep(*(run({"init": init, "seed": str(seed)}) for init in "ab" for seed in range(5))))
+    many = lay_out(sweep(*(run({"init": init, "seed": str(seed)}) for init in "ab" for seed in range(5))))
     assert (len(many.variants), many.settings) == (10, [""])
     assert many.variants[0] == "init=a, seed=0"
 
 
 def test_differences_are_paired() -> None:
     """Of replicas 0.95 - 0.90, 0.97 - 0.92, ...: 0.05 without spread, where the unpaired intervals are 0.025 wide."""
-    view = View(sweep(run({"init": "kaiming"}, EVEN), run({"init": "other"}, HIGHER)))
+    view = lay_out(sweep(run({"init": "kaiming"}, EVEN), run({"init": "other"}, HIGHER)))
     difference = view.difference("other", "", "test/accuracy")
     assert difference == pytest.approx((0.05, 0), abs=1e-12)
     assert view.difference("kaiming", "", "test/accuracy") is None
@@ -260,7 +261,7 @@ def test_differences_are_paired() -> None:
 
 def test_gradients_theory_starts_at_the_output_and_follows_the_ratios() -> None:
     """5 units, Kaiming's 2/5: a ratio of 1 between hidden layers; below the output of 10 units 10 x 2/5 / 2 = 2."""
-    view = View(run({"init": "kaiming"}, hidden=3))
+    view = lay_out(run({"init": "kaiming"}, hidden=3))
     found = view.gradients("kaiming", "")
     output = 0.45 * 0.8**4
     assert list(found["theory"]) == pytest.approx([output * np.sqrt(2)] * 3)

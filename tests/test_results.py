@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from initlab import results
+from initlab.tracking import results
 
 
 def made() -> results.Results:

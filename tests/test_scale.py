@@ -10,16 +10,17 @@ from conftest import command
 from sweeps import run, sweep
 
 from benchmarks import tracker
-from initlab import report, results
+from initlab import report
 from initlab.report import words
-from initlab.report.view import View
+from initlab.report.layout import lay_out
+from initlab.tracking import results
 
 MEASURED = """
 import json, sys
 from pathlib import Path
 from benchmarks import stores, tracker
-from initlab import store
-from initlab.sweep import collect
+from initlab.tracking import store
+from initlab.tracking.parent_run import load_results
 
 folder = Path(sys.argv[1])
 model = stores.real_run(folder, "experiment=smoke", "model.hidden=[5]", "+trainer.limit_train_batches=1")
@@ -28,10 +29,10 @@ rates = tracker.table(1, kinds=["sqlite"], writers=[1, 2], seconds=0.1)
 store.PAGE = 7
 with stores.place("sqlite", folder / "filled") as place:
     parent = stores.sweep_of(place, model, folder / "sweep", range(1, 20))
-    assert len(store.search(parent.client, parent.experiment_id, "tags.init = 'kaiming'")) == 20
-    jobs = [job.info.run_name for job in store.jobs(parent.client, parent.experiment_id, parent.run_id)]
-    found = collect(place.uri, parent.run_id)
-    for job in store.jobs(parent.client, parent.experiment_id, parent.run_id)[-5:]:
+    assert len(store.search_runs(parent.client, parent.experiment_id, "tags.init = 'kaiming'")) == 20
+    jobs = [job.info.run_name for job in store.finished_jobs(parent.client, parent.experiment_id, parent.run_id)]
+    found = load_results(place.uri, parent.run_id)
+    for job in store.finished_jobs(parent.client, parent.experiment_id, parent.run_id)[-5:]:
         parent.client.delete_run(job.info.run_id)
 print(json.dumps({"rates": rates.to_dict("records"), "jobs": jobs, "runs": len(found.runs)}))
 """
@@ -46,28 +47,28 @@ def many() -> results.Results:
 
 
 def test_a_page_has_the_best_variants_and_the_one_they_are_compared_with(many: results.Results) -> None:
-    view = View(many, 3)
+    view = lay_out(many).best(3)
     assert view.variants == ["kaiming", "v36", "v37", "v38"]
     assert view.left_out == 36
     assert words.lead(view).startswith("Of 40 variants the 4 best are shown; comparison.csv has all. ")
     assert words.method(view)[0].startswith("4 variants, 4 runs of 2 replicas: 8 networks")
-    assert View(many, 40).left_out == View(many).left_out == 0
-    assert len(View(many).variants) == 40
+    assert lay_out(many).best(40).left_out == lay_out(many).left_out == 0
+    assert len(lay_out(many).variants) == 40
 
 
 def test_a_long_table_ends_at_the_best_ten(many: results.Results) -> None:
-    lines = report.table(many, {}).splitlines()
+    lines = report.terminal_table(lay_out(many), {}).splitlines()
     assert len(lines) == 1 + 10 + 1
     assert [line.split()[0] for line in lines[1:3]] == ["v38", "v37"]
     assert lines[-1] == "and 30 more"
     few = sweep(run({"init": "kaiming"}), run({"init": "normal"}))
-    assert "more" not in report.table(few, {})
+    assert "more" not in report.terminal_table(lay_out(few), {})
 
 
 def test_many_differences_that_decide_nothing_are_counted() -> None:
     """Intervals of two replicas are far wider than what would be told apart."""
     noisy = sweep(run({"init": "kaiming"}, (0.6, 0.5)), *(run({"init": name}, (0.3, 0.9)) for name in "abcd"))
-    assert "Replicas are too few to tell 4 variants from kaiming." in words.lead(View(noisy))
+    assert "Replicas are too few to tell 4 variants from kaiming." in words.lead(lay_out(noisy))
 
 
 def test_what_a_tracker_takes_is_measured(project: Path, tmp_path: Path) -> None:

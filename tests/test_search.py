@@ -15,10 +15,12 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from initlab import hooks, init, launchers, report, search
-from initlab.report.view import View
+from initlab import report
+from initlab.nn import init
+from initlab.report.layout import lay_out
+from initlab.sweep import launchers, preflight, search
 
-SMALL = ("replicas=1", "trainer.max_epochs=1", "+trainer.limit_train_batches=1", "hydra.callbacks.record.report=false")
+SMALL = ("replicas=1", "trainer.max_epochs=1", "+trainer.limit_train_batches=1", "hydra.callbacks.sweep.report=false")
 # Gains up to 1000: in eight layers some trials overflow. After two random ones TPE chooses.
 SEARCH = (
     *("-m", "experiment=search", "init.weights.gain=tag(log,interval(1,1000))", *SMALL),
@@ -135,7 +137,7 @@ def test_what_a_search_refuses(sweeper: dict, message: str, project: Path, monke
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = composed(**sweeper)
         with pytest.raises(Exception, match=message):
-            hooks.refuse_bad_sweep(config, project)
+            preflight.check_sweep(config, project)
 
 
 def test_what_the_page_types_composes() -> None:
@@ -144,16 +146,16 @@ def test_what_the_page_types_composes() -> None:
         assert instantiate(found.init.weights) == init.VarianceScaling(1.28)
         assert instantiate(found.init.activation).shift == 0.839
         other = compose("config", ["hydra/sweeper=search"], return_hydra_config=True).hydra.sweeper
-        search.check(other, ["optimizer.lr"])
+        search.check_settings(other, ["optimizer.lr"])
         assert instantiate(other.sampler, start={"optimizer.lr": 0.05})._start == {"optimizer.lr": 0.05}
 
 
 def test_a_plugin_that_is_missing_is_named() -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        launchers.refuse_missing("hydra/sweeper=search", composed().hydra.sweeper._target_)
+        launchers.check_plugin("hydra/sweeper=search", composed().hydra.sweeper._target_)
     missing = "hydra_plugins.hydra_nowhere_sweeper.nowhere_sweeper.NowhereSweeper"
-    with pytest.raises(ValueError, match=r"^hydra/sweeper=any needs packages .*: pip install .*'\.\[nowhere\]'$"):
-        launchers.refuse_missing("hydra/sweeper=any", missing)
+    with pytest.raises(ValueError, match=r'^hydra/sweeper=any needs packages .*: pip install .*"\.\[nowhere\]"$'):
+        launchers.check_plugin("hydra/sweeper=any", missing)
 
 
 def made_up(shifts: list[float], **others: str) -> sweeps.Results:
@@ -173,16 +175,16 @@ def made_up(shifts: list[float], **others: str) -> sweeps.Results:
 
 def test_its_report_shows_the_best_and_the_first() -> None:
     found = made_up([0.3, 3.5, *(round(0.1 * n, 1) for n in range(5, 16)), 0.81])
-    view = View(found)
+    view = lay_out(found)
     assert view.reference == "shift=0.3"
     assert view.ranking("")[0] == "shift=0.8"
     assert len(view.variants) == 9
-    assert report.best(found) == "init=shifted_relu,init.activation.shift=0.8"
+    assert report.best_run(lay_out(found)) == "init=shifted_relu,init.activation.shift=0.8"
 
-    text = report.table(found, {})
+    text = report.terminal_table(lay_out(found), {})
     assert [line.split()[0] for line in text.splitlines()[1:4]] == ["shift=0.8", "shift=0.81", "shift=0.7"]
     assert "and 5 more, in report/comparison.md" in text
-    lead, table = report.summary(found, {})
+    lead, table = report.summary(lay_out(found), {})
     assert "14 trials, init.activation.shift from 0.3 to 3.5. Best by validation accuracy is shift=0.8 with" in lead
     assert "the first, shift=0.3, has 93.50" in lead
     assert table.count("\n") == 2 + 9
@@ -190,18 +192,18 @@ def test_its_report_shows_the_best_and_the_first() -> None:
 
 def test_its_page_has_a_figure_of_all_trials(tmp_path: Path) -> None:
     found = made_up([0.5, 0.7, 0.8, 0.9, 3.5])
-    names = report.write(found, tmp_path)
+    names = report.write(lay_out(found), tmp_path)
     assert "figures/search.png" in names
     page = (tmp_path / "index.html").read_text()
     assert "shift=0.8, beside shift=0.5, gains" in page
-    assert len(json.loads((tmp_path / "metrics" / f"{report.best(found)}.json").read_text())) > 1
+    assert len(json.loads((tmp_path / "metrics" / f"{report.best_run(lay_out(found))}.json").read_text())) > 1
     assert (tmp_path / "comparison.md").read_text().count("\n") == 2 + 5
 
 
 def test_two_numbers_are_a_search_too_and_other_sweeps_are_none() -> None:
     shifts = [0.5, 0.6, 0.7]
     both = sweeps.sweep(*(made_up(shifts, **{"model.shift": gain}) for gain in ("2", "3")))
-    view = View(both)
+    view = lay_out(both)
     assert view.search is not None
     assert view.search.keys == ["init.activation.shift", "model.shift"]
     assert view.variants[0] == "init.activation.shift=0.5, model.shift=2"  # their last words are the same
@@ -210,5 +212,5 @@ def test_two_numbers_are_a_search_too_and_other_sweeps_are_none() -> None:
         sweeps.sweep(*(made_up(shifts, seed=seed) for seed in ("0", "1"))),
         sweeps.sweep(*(made_up(shifts, **{"optimizer": name}) for name in ("sgd", "adam"))),
     ):
-        assert View(other).search is None
-        assert report.best(other) is None
+        assert lay_out(other).search is None
+        assert report.best_run(lay_out(other)) is None

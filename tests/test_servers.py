@@ -22,8 +22,9 @@ from servers import PACKAGE, MlflowServer, Server, free_port, postgres
 from sqlalchemy import NullPool, create_engine, make_url, text
 from test_docs import blocks
 
-from initlab import deliver, store, track
-from initlab.report import __main__ as report
+from initlab import cli
+from initlab.tracking import artifacts, run_logger, store
+from initlab.tracking.run_logger import start_run
 
 
 def test_points_that_a_server_took_outlive_it(tmp_path: Path) -> None:
@@ -153,16 +154,16 @@ def as_user(monkeypatch: pytest.MonkeyPatch, name: str, password: str) -> None:
 )
 def test_who_is_refused_and_how(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     where = site.mlflow.uri.partition("//")[2]
-    with pytest.raises(store.TrackingError, match=f"^tracking.uri: {where} asks who you are; set MLFLOW_TRACKING_USER"):
+    with pytest.raises(store.TrackingError, match=f"^tracking.uri: {where} requires a user name and a password; set"):
         store.connect(site.mlflow.uri, "initlab")
     as_user(monkeypatch, ANN[0], "not hers")
-    with pytest.raises(store.TrackingError, match=f"^tracking.uri: {where} does not know ann by this password; set"):
+    with pytest.raises(store.TrackingError, match=f"^tracking.uri: {where} does not accept the password of ann; set"):
         store.connect(site.mlflow.uri, "initlab")
     as_user(monkeypatch, *ANN)
     _, experiment = store.connect(site.mlflow.uri, "ann's")
     as_user(monkeypatch, *BOB)
     assert MlflowClient(site.mlflow.uri).get_experiment(experiment).name == "ann's"
-    with pytest.raises(store.TrackingError, match=f"^tracking.uri: {where} does not let bob do this; its admin can"):
+    with pytest.raises(store.TrackingError, match=f"^tracking.uri: {where} does not permit bob to do this; its admin"):
         store.connect(site.mlflow.uri, "ann's")
 
 
@@ -176,7 +177,7 @@ def test_a_sweep_of_a_user(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     assert f"  {site.mlflow.uri}/#/experiments/" in printed
     as_user(monkeypatch, *ANN)
     monkeypatch.chdir(site.project)
-    assert report.main([parent, "--tracking-uri", site.mlflow.uri]) is None
+    assert cli.main(["report", parent, "--tracking-uri", site.mlflow.uri]) is None
     folder = next((site.project / "multirun").rglob("report"))
     again = site.project / "multirun" / parent / "report"
     assert (again / "index.html").read_bytes() == (folder / "index.html").read_bytes()
@@ -189,7 +190,7 @@ def test_a_sweep_of_a_user(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = site.objects()
     assert f"{experiment}/{parent}/artifacts/index.html" in keys
     for (job,) in jobs:
-        names = {*track.KEPT, track.LAST} - {track.TRACEBACK}
+        names = {*run_logger.KEPT, artifacts.LAST_CHECKPOINT} - {artifacts.TRACEBACK}
         assert {f"{experiment}/{job}/artifacts/{name}" for name in names} <= keys
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", site.mlflow.uri)
@@ -204,30 +205,30 @@ def test_a_sweep_of_a_user(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.fault(
     "the S3 store is away while its server takes the run's metrics, and back later",
-    "the run ends with exit code 1 and says where its record waits; later, `python -m initlab.deliver`",
+    "the run ends with exit code 1 and says where its record waits; later, `initlab sync`",
 )
 def test_an_s3_store_that_is_away(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """None starts without it. Of one that goes on, the server has the metrics, and the folder the rest, until later."""
     as_user(monkeypatch, *ANN)
-    monkeypatch.setattr(track, "PATIENCE", 0)
+    monkeypatch.setattr(run_logger, "PATIENCE", 0)
     words = {"uri": site.mlflow.uri, "experiment": "away", "folder": tmp_path / "run", "name": "run"}
     client, experiment = store.connect(words["uri"], "away")
-    store.refuse_lost_artifacts(client, experiment)
+    store.check_artifact_store(client, experiment)
     site.s3.stop()
-    with pytest.raises(store.TrackingError, match=r"^tracking.uri: .* can't reach its store of artifacts;"):
-        store.refuse_lost_artifacts(client, experiment)
+    with pytest.raises(store.TrackingError, match=r"^tracking.uri: .* can't reach its artifact store;"):
+        store.check_artifact_store(client, experiment)
     with (
-        pytest.raises(store.TrackingError, match=r"it waits in .*; once the store is back: python -m initlab.deliver"),
-        track.run(**words, config={"seed": 0}) as run,
+        pytest.raises(store.TrackingError, match=r"it waits in .*; once the store is back: initlab sync"),
+        start_run(**words, config={"seed": 0}) as run,
     ):
-        run.log({0: {"loss": np.array([1.0, 2.0])}})
+        run.log_metrics({0: {"loss": np.array([1.0, 2.0])}})
     assert client.get_run(run.run_id).info.status == "RUNNING"
     assert client.get_run(run.run_id).data.metrics["loss"] == 1.5
     site.s3.start()
-    assert deliver.main([str(tmp_path / "run")]) == 0
+    assert cli.main(["sync", str(tmp_path / "run")]) == 0
     assert client.get_run(run.run_id).info.status == "FINISHED"
-    kept = Path(client.download_artifacts(run.run_id, track.CONFIG, str(tmp_path)))
-    assert kept.read_bytes() == (tmp_path / "run" / track.CONFIG).read_bytes()
+    kept = Path(client.download_artifacts(run.run_id, artifacts.CONFIG, str(tmp_path)))
+    assert kept.read_bytes() == (tmp_path / "run" / artifacts.CONFIG).read_bytes()
 
 
 def test_a_backup_and_an_upgrade(site: Site, tmp_path: Path) -> None:

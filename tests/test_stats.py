@@ -5,23 +5,24 @@ import pytest
 import torch
 from scipy import stats as scipy_stats
 
-from initlab import stats
+from initlab.intervals import mean_ci95
+from initlab.nn import layer_stats
 
 R, D, E, B = 3, 4, 5, 6
 
 
 @pytest.fixture
-def layer() -> stats.Layer:
+def layer() -> layer_stats.LayerTensors:
     g = torch.Generator().manual_seed(0)
     z = torch.randn(R, D, B, generator=g)
     z[0, 1] = -1.0  # a dead unit
-    return stats.Layer(
+    return layer_stats.LayerTensors(
         z, z.clamp_min(0), torch.randn(R, D, B, generator=g), torch.randn(R, D, E, generator=g), torch.randn(R, D, E)
     )
 
 
-def test_each_statistic_is_what_its_name_says(layer: stats.Layer) -> None:
-    values = stats.measure([layer, layer])
+def test_each_statistic_is_what_its_name_says(layer: layer_stats.LayerTensors) -> None:
+    values = layer_stats.measure([layer, layer])
     for r in range(R):
         z, a, delta, W, gW = (tensor[r].double().numpy() for tensor in layer)
         expected = {
@@ -44,31 +45,31 @@ def test_each_statistic_is_what_its_name_says(layer: stats.Layer) -> None:
 def test_histogram_counts_every_value() -> None:
     """numpy's, with what lies beyond the ends counted at them; a shifted ReLU's floor is the edge of a bin."""
     a = torch.randn(3, 40, 50, generator=torch.Generator().manual_seed(0)) * 4
-    edges = np.linspace(stats.LOW, stats.HIGH, stats.BINS + 1)
-    expected, _ = np.histogram(a.clamp(stats.LOW, stats.HIGH).numpy(), edges)
-    assert stats.histogram(a).tolist() == expected.tolist()
-    assert stats.histogram(a).sum() == a.numel()
-    floor = int((-0.5 - stats.LOW) / (stats.HIGH - stats.LOW) * stats.BINS)
-    assert stats.histogram(torch.full((2, 3, 4), -0.5))[floor] == 24
+    edges = np.linspace(layer_stats.LOW, layer_stats.HIGH, layer_stats.BINS + 1)
+    expected, _ = np.histogram(a.clamp(layer_stats.LOW, layer_stats.HIGH).numpy(), edges)
+    assert layer_stats.histogram(a).tolist() == expected.tolist()
+    assert layer_stats.histogram(a).sum() == a.numel()
+    floor = int((-0.5 - layer_stats.LOW) / (layer_stats.HIGH - layer_stats.LOW) * layer_stats.BINS)
+    assert layer_stats.histogram(torch.full((2, 3, 4), -0.5))[floor] == 24
 
 
-def test_of_nan_there_is_no_telling_what_is_active(layer: stats.Layer) -> None:
+def test_of_nan_there_is_no_telling_what_is_active(layer: layer_stats.LayerTensors) -> None:
     layer.z[1, 2, 3] = torch.nan
-    values = stats.measure([layer, layer])
+    values = layer_stats.measure([layer, layer])
     for name in ("layer1/dead_fraction", "layer1/inactive_fraction"):
         assert values[name].isnan().tolist() == [False, True, False]
 
 
-def test_update_ratio_of_plain_sgd(layer: stats.Layer) -> None:
+def test_update_ratio_of_plain_sgd(layer: layer_stats.LayerTensors) -> None:
     """W' = W - lr gW: the ratio is lr std(gW) / std(W)."""
-    ratio = stats.update_ratio(layer.W, layer.W - 0.1 * layer.gW)
+    ratio = layer_stats.update_ratio(layer.W, layer.W - 0.1 * layer.gW)
     torch.testing.assert_close(ratio, 0.1 * layer.gW.std((1, 2)) / layer.W.std((1, 2)), rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("count", [2, 8, 100])
 def test_interval_is_students(count: int) -> None:
     values = np.random.default_rng(0).normal(3, 2, count)
-    mean, half = stats.mean_ci95(values)
+    mean, half = mean_ci95(values)
     low, high = scipy_stats.t.interval(0.95, count - 1, loc=values.mean(), scale=scipy_stats.sem(values))
     assert (mean - half, mean + half) == pytest.approx((low, high), rel=1e-9)
 
@@ -76,9 +77,9 @@ def test_interval_is_students(count: int) -> None:
 def test_interval_covers_95_percent() -> None:
     """Of 4,000 samples of 5 normal draws, the share that covers the mean has standard error sqrt(.95 .05 / 4000)."""
     samples = np.random.default_rng(1).normal(0, 1, (4000, 5))
-    covered = np.mean([abs(mean) <= half for mean, half in map(stats.mean_ci95, samples)])
+    covered = np.mean([abs(mean) <= half for mean, half in map(mean_ci95, samples)])
     assert abs(covered - 0.95) < 4 * np.sqrt(0.95 * 0.05 / 4000)
 
 
 def test_one_replica_has_no_interval() -> None:
-    assert stats.mean_ci95(np.array([2.5])) == (2.5, None)
+    assert mean_ci95(np.array([2.5])) == (2.5, None)

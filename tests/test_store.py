@@ -16,8 +16,13 @@ from mlflow.entities import Run
 from servers import MlflowServer, free_port, postgres
 from sqlalchemy import NullPool, create_engine, text
 
-from initlab import deliver, hooks, store, sweep, track
-from initlab.journal import Journal
+from initlab import cli
+from initlab.sweep import launchers
+from initlab.sweep.session import SweepSession
+from initlab.tracking import store
+from initlab.tracking.journal import Journal
+from initlab.tracking.parent_run import ParentRun
+from initlab.tracking.run_logger import RunLogger, start_run
 
 CONFIG = {"seed": 0, "replicas": 2}
 
@@ -46,7 +51,7 @@ def test_a_store_survives_others_that_come_and_go(tmp_path: Path) -> None:
     """
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     code = (
-        "import sys; from initlab import store; "
+        "import sys; from initlab.tracking import store; "
         "client, experiment = store.connect(sys.argv[1], 'initlab'); "
         "client.set_terminated(client.create_run(experiment).info.run_id)"
     )
@@ -66,12 +71,14 @@ JOB = """
 import sys
 import numpy as np
 from pathlib import Path
-from initlab import track
+
+from initlab.tracking.run_logger import start_run
+
 uri, folder, points = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-with track.run(uri=uri, experiment="initlab", folder=folder, name="job", config={"seed": 0}) as run:
+with start_run(uri=uri, experiment="initlab", folder=folder, name="job", config={"seed": 0}) as run:
     for start in range(0, points, 100):
-        run.log({step: {"loss": np.array([float(step)])} for step in range(start, start + 100)})
-    run.keep("replicas.csv", run.journal.replicas().to_csv())
+        run.log_metrics({step: {"loss": np.array([float(step)])} for step in range(start, start + 100)})
+    run.log_text("replicas.csv", run.journal.replicas().to_csv())
 """
 
 
@@ -100,10 +107,10 @@ def test_parallel_jobs_on_a_fresh_store(tmp_path: Path, trial: int, thorough: bo
 
 def test_points_told_twice_are_there_once(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    with track.run(uri=uri, experiment="any", folder=tmp_path / "run", name="run", config=CONFIG) as run:
-        run.log(values(range(3)) | {3: {"loss": np.array([np.nan, np.inf])}})
-    again = track.Run(store.client(uri), "here", tmp_path / "run")
-    again.tell()
+    with start_run(uri=uri, experiment="any", folder=tmp_path / "run", name="run", config=CONFIG) as run:
+        run.log_metrics(values(range(3)) | {3: {"loss": np.array([np.nan, np.inf])}})
+    again = RunLogger(store.connect_existing(uri), "here", tmp_path / "run")
+    again.sync()
     for name in ("loss", "loss.ci95"):
         assert [point.step for point in again.client.get_metric_history(run.run_id, name)] == [0, 1, 2, 3]
 
@@ -120,21 +127,21 @@ def test_what_was_logged_before_is_not_logged_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault(
-    "a run is resumed, or delivered, while it goes on",
+    "a run is resumed, or synced, while it goes on",
     "refused: one process at a time is at a run",
 )
 def test_one_process_at_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = {"uri": f"sqlite:///{tmp_path}/mlflow.db", "experiment": "any", "folder": tmp_path / "run", "name": "run"}
-    with track.run(**words, config=CONFIG) as run:
-        run.log(values(range(3)))
+    with start_run(**words, config=CONFIG) as run:
+        run.log_metrics(values(range(3)))
         with (
-            pytest.raises(ValueError, match="another process is at the run in"),
-            track.run(**words, config=CONFIG, resume=True),
+            pytest.raises(ValueError, match="another process is working on the run in"),
+            start_run(**words, config=CONFIG, resume=True),
         ):
             pass
-        deliver.main([str(tmp_path / "run"), "--tracking-uri", words["uri"]])
-        assert "left alone: another process is at the run in" in capsys.readouterr().out
-        run.keep("replicas.csv", "")
+        cli.main(["sync", str(tmp_path / "run"), "--tracking-uri", words["uri"]])
+        assert "skipped: another process is working on the run in" in capsys.readouterr().out
+        run.log_text("replicas.csv", "")
     assert run.client.get_run(run.run_id).info.status == "FINISHED"
 
 
@@ -149,17 +156,17 @@ def test_a_journal_that_somebody_changed_is_named(name: str, text: str, tmp_path
 
 @pytest.mark.fault(
     "another program holds the database locked (sqlite)",
-    "the run goes on; its record waits in its folder and is delivered when the lock is gone",
+    "the run goes on; its record waits in its folder and is sent when the lock is gone",
 )
 def test_a_locked_database(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    with track.run(uri=uri, experiment="any", folder=tmp_path / "run", name="run", config=CONFIG) as run:
+    with start_run(uri=uri, experiment="any", folder=tmp_path / "run", name="run", config=CONFIG) as run:
         other = sqlite3.connect(tmp_path / "mlflow.db")
         other.execute("BEGIN EXCLUSIVE")
-        run.log(values(range(3)))
+        run.log_metrics(values(range(3)))
         assert "does not answer" in caplog.text
         other.close()
-        run.log(values(range(3, 6)))
+        run.log_metrics(values(range(3, 6)))
     history = run.client.get_metric_history(run.run_id, "loss")
     assert {point.step: point.value for point in history} == pytest.approx({s: 1.5 / (s + 1) for s in range(6)})
     assert len(history) == 6
@@ -197,7 +204,7 @@ def assert_all_is_told(server: tuple[MlflowServer, str], seed: int) -> None:
     assert run.data.tags["weights.sha256"]
     client = MlflowClient(server[0].uri)
     artifacts = {item.path for item in client.list_artifacts(run.info.run_id)}
-    assert artifacts >= {"checkpoints", "config.yaml", "origin.json", "replicas.csv", "theory.json"}
+    assert artifacts >= {"checkpoints", "config.yaml", "provenance.json", "replicas.csv", "theory.json"}
 
 
 SHORT = ("trainer=cpu", "replicas=2", "trainer.max_epochs=12", "tracking=server")
@@ -205,7 +212,7 @@ SHORT = ("trainer=cpu", "replicas=2", "trainer.max_epochs=12", "tracking=server"
 
 @pytest.mark.fault(
     "an MLflow server, on PostgreSQL, is killed while two runs log to it, and started again",
-    "training goes on; metrics wait in the runs' folders, in order, and are delivered when it is back",
+    "training goes on; metrics wait in the runs' folders, in order, and are sent when it is back",
     cost=2,
 )
 def test_a_server_that_goes_away_and_comes_back(server: tuple[MlflowServer, str], project: Path, trial: int) -> None:
@@ -230,7 +237,7 @@ def test_a_server_that_goes_away_and_comes_back(server: tuple[MlflowServer, str]
 
 @pytest.mark.fault(
     "the server goes away while a run logs to it, and does not come back",
-    "the run ends with exit code 1 and says where its record waits; later, `python -m initlab.deliver`",
+    "the run ends with exit code 1 and says where its record waits; later, `initlab sync`",
     cost=2,
 )
 def test_a_server_that_comes_back_later(server: tuple[MlflowServer, str], project: Path, trial: int) -> None:
@@ -242,14 +249,14 @@ def test_a_server_that_comes_back_later(server: tuple[MlflowServer, str], projec
             output, _ = process.communicate(timeout=120)
             assert process.returncode == 1
         assert "Traceback" not in output
-        (folder,) = re.findall(r"once the store is back: python -m initlab.deliver (\S+)", output)
+        (folder,) = re.findall(r"once the store is back: initlab sync (\S+)", output)
     finally:
         server[0].start()
     assert recorded(server[0], seed).info.status == "RUNNING"
-    words = [sys.executable, "-m", "initlab.deliver", folder]
-    assert command(words, project).stdout == f"delivered: {folder} as run {recorded(server[0], seed).info.run_id}\n"
+    words = ["initlab", "sync", folder]
+    assert command(words, project).stdout == f"synced: {folder} as run {recorded(server[0], seed).info.run_id}\n"
     assert_all_is_told(server, seed)
-    assert command(words, project).stdout == "nothing waits: the store has all of 1 runs\n"
+    assert command(words, project).stdout == "nothing to sync: the store has all of 1 runs\n"
 
 
 @pytest.mark.fault(
@@ -268,10 +275,10 @@ def test_a_server_that_is_down(train: Train, project: Path) -> None:
     "the server goes away before a sweep's results are told", "one line says so; `resume=true` ends the sweep"
 )
 def test_a_server_that_is_lost_at_the_end_of_a_sweep(server: tuple[MlflowServer, str], tmp_path: Path) -> None:
-    parent = sweep.Sweep(uri=server[0].uri, experiment="initlab", folder=str(tmp_path), name="lost")
+    parent = ParentRun(uri=server[0].uri, experiment="initlab", folder=str(tmp_path), name="lost")
     server[0].kill()
     try:
-        with pytest.raises(SystemExit, match=r"does not answer: .*; once it is back, this ends the sweep: the same"):
-            hooks.Record(str(tmp_path)).end(parent)
+        with pytest.raises(SystemExit, match=r"does not answer: .*; once it is back, the same command with resume"):
+            SweepSession(parent, launchers.Launcher("basic", "any.BasicLauncher"), folder=tmp_path).end()
     finally:
         server[0].start()

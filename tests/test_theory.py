@@ -8,15 +8,16 @@ import pytest
 import torch
 from test_init import VARIANTS, activation, scheme
 
-from initlab import init, mlp, theory
+from initlab.nn import init, mlp, theory
+from initlab.nn.activations import Activation
 
-RELU, SHIFTED = mlp.Activation(), mlp.Activation(shift=0.5)
-FAMILY = [RELU, SHIFTED, mlp.Activation(leak=0.2), mlp.Activation(leak=0.1, shift=0.3, scale=1.7)]
+RELU, SHIFTED = Activation(), Activation(shift=0.5)
+FAMILY = [RELU, SHIFTED, Activation(leak=0.2), Activation(leak=0.1, shift=0.3, scale=1.7)]
 WIDTHS = [64, 300, 300, 200, 10]  # widths that differ, so that fan_in is not taken for fan_out
 REPLICAS = 150
 
 
-def bias(scheme: init.Scheme, width: int, phi: mlp.Activation | None = None) -> float:
+def bias(scheme: init.Scheme, width: int, phi: Activation | None = None) -> float:
     """What a finite width takes a moment off by, relatively; phi: its activation, of a second moment.
 
     None of a second moment that is linear in q, as is a ReLU's without a shift; where sqrt(q) is in it, 1 % is allowed.
@@ -27,9 +28,9 @@ def bias(scheme: init.Scheme, width: int, phi: mlp.Activation | None = None) -> 
     return 1e-6 if phi is not None and phi.shift == 0 else 0.01  # float32's rounding
 
 
-def layers(scheme: init.Scheme, widths: list[int]) -> list[theory.Layer]:
+def layers(scheme: init.Scheme, widths: list[int]) -> list[theory.DrawnLayer]:
     return [
-        theory.Layer(
+        theory.DrawnLayer(
             fan_in,
             fan_out,
             None if scheme.unit_variance else scheme.variance(fan_out, fan_in),
@@ -41,7 +42,7 @@ def layers(scheme: init.Scheme, widths: list[int]) -> list[theory.Layer]:
 
 def drawn(
     variant: str, x: torch.Tensor, *, seed: int
-) -> tuple[mlp.Activation, list[torch.Tensor], mlp.Trace, list[theory.Moments]]:
+) -> tuple[Activation, list[torch.Tensor], mlp.Trace, list[theory.Moments]]:
     """A variant's activation, weights, and forward pass on x (E, B), and what theory expects of each layer."""
     phi = activation(variant)
     weights, biases = init.draw(scheme(variant), WIDTHS, replicas=REPLICAS, seed=seed)
@@ -59,7 +60,7 @@ def x() -> torch.Tensor:
 
 @pytest.mark.parametrize("q", [0.3, 2.0])
 @pytest.mark.parametrize("phi", FAMILY, ids=str)
-def test_moments_of_phi(phi: mlp.Activation, q: float) -> None:
+def test_moments_of_phi(phi: Activation, q: float) -> None:
     """E[phi], E[phi^2] and Var phi of a million normal draws, within 4 standard errors."""
     n = 1_000_000
     z = torch.randn(n, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * sqrt(q)
@@ -76,9 +77,9 @@ def test_the_shift_that_makes_the_mean_zero() -> None:
     """1 / sqrt(pi) for unit Gaussian input and Kaiming's weights; a shift never changes the variance."""
     shift = theory.zero_mean_shift(2)
     assert shift == pytest.approx(1 / sqrt(pi), rel=1e-12)
-    assert theory.act_mean(2, mlp.Activation(shift=shift)) == pytest.approx(0, abs=1e-12)
-    assert theory.act_variance(2, mlp.Activation(shift=shift)) == theory.act_variance(2, RELU)
-    assert theory.act_mean(0.7, mlp.Activation(leak=0.2, shift=theory.zero_mean_shift(0.7, 0.2))) == pytest.approx(0)
+    assert theory.act_mean(2, Activation(shift=shift)) == pytest.approx(0, abs=1e-12)
+    assert theory.act_variance(2, Activation(shift=shift)) == theory.act_variance(2, RELU)
+    assert theory.act_mean(0.7, Activation(leak=0.2, shift=theory.zero_mean_shift(0.7, 0.2))) == pytest.approx(0)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -141,7 +142,7 @@ def test_rate_of_second_moments(chosen: init.Scheme, rate: float) -> None:
 @pytest.mark.parametrize("shift", [0.25, 0.5, 1.0])
 def test_a_shift_gives_kaiming_a_fixed_point(shift: float) -> None:
     """q* = pi shift^2 / 2, approached by a factor of 1 - 2/pi a layer: regression on the map recovers both."""
-    phi = mlp.Activation(shift=shift)
+    phi = Activation(shift=shift)
     point = theory.fixed_point(2, phi)
     assert point is not None
     assert point.q == pytest.approx(pi * shift**2 / 2, rel=1e-12)
@@ -160,7 +161,7 @@ def test_fixed_points_of_others() -> None:
     unit = theory.fixed_point(1, activation("unit_relu"))
     assert unit is not None
     assert (unit.q, unit.rate) == pytest.approx((1, 1), rel=1e-6)  # a double root: half of the digits
-    leaky = mlp.Activation(leak=0.3, shift=0.4, scale=0.9)
+    leaky = Activation(leak=0.3, shift=0.4, scale=0.9)
     point = theory.fixed_point(1.2, leaky)
     assert point is not None
     assert 1.2 * theory.act_second(point.q, leaky) == pytest.approx(point.q, rel=1e-12)

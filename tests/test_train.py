@@ -16,12 +16,17 @@ import pytest
 import torch
 from conftest import ROOT, Train, command, environment, started, wait_for
 from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
+from hydra.errors import CompactHydraException, HydraException
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from initlab import composed, experiment, hooks, stats
+from initlab.intervals import mean_ci95
+from initlab.sweep import config as configs
+from initlab.sweep import preflight
+from initlab.sweep.callback import SweepCallback
+from initlab.sweep.errors import concise_errors, exit_on_error
+from initlab.training.build import build
 
 SMOKE = ("experiment=smoke", "trainer=cpu")
 
@@ -89,7 +94,7 @@ def test_metrics_are_the_means_of_the_replica_table(sweep: tuple[Run, list[Run]]
         history = {point.step: point.value for point in client.get_metric_history(job.info.run_id, name)}
         intervals = {point.step: point.value for point in client.get_metric_history(job.info.run_id, f"{name}.ci95")}
         for step, group in table.dropna(subset=name).groupby("step"):
-            mean, half = stats.mean_ci95(group[name].to_numpy())
+            mean, half = mean_ci95(group[name].to_numpy())
             assert (history[step], intervals[step]) == pytest.approx((mean, half), rel=1e-6)
 
 
@@ -154,7 +159,7 @@ def test_artifacts(sweep: tuple[Run, list[Run]], client: MlflowClient) -> None:
     assert artifacts(client, job) == {
         "checkpoints",
         "config.yaml",
-        "origin.json",
+        "provenance.json",
         "replicas.csv",
         "tensors.safetensors",
         "theory.json",
@@ -185,7 +190,7 @@ def test_a_report_from_the_id_of_a_sweep_or_from_its_folder(
     assert (project / "another" / "index.html").read_bytes() == page
 
     for what, message in {
-        job.info.run_id: "is no sweep: it has no finished jobs nested under it",
+        job.info.run_id: "is not a sweep: it has no finished jobs nested under it",
         "0" * 32: f"mlflow.db holds no run {'0' * 32}",
         "nowhere": "nowhere is neither a folder nor the id of a run",
         "conf": "conf holds no replicas.csv, which a sweep leaves in its folder",
@@ -198,7 +203,7 @@ def test_a_report_from_the_id_of_a_sweep_or_from_its_folder(
 
 
 def report(project: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    return command([sys.executable, "-m", "initlab.report", *arguments], project, check=check)
+    return command(["initlab", "report", *arguments], project, check=check)
 
 
 def test_the_data_set_is_the_runs_input(sweep: tuple[Run, list[Run]], project: Path) -> None:
@@ -228,7 +233,7 @@ def test_same_seed_twice_is_bitwise_the_same(sweep: tuple[Run, list[Run]], clien
 
 def test_models_and_losses(train: Train, client: MlflowClient) -> None:
     """Eight hidden layers, and the lesson's squared error, train too: better than guessing after one epoch."""
-    train("-m", "model=shallow,deep", "loss=cross_entropy,mse", "hydra.callbacks.record.report=false", *SMOKE)
+    train("-m", "model=shallow,deep", "loss=cross_entropy,mse", "hydra.callbacks.sweep.report=false", *SMOKE)
     found = {
         (model, loss): run.data.metrics
         for run in runs(client, "tags.overrides LIKE '%model=%'")
@@ -392,16 +397,16 @@ def swept(*words: str, **params: str) -> DictConfig:
         (["init=kaiming,kaimming"], "Could not find 'init/kaimming'"),
         (["replicas=1,2", "model=shallow,deep", "optimizer.lr=0.1,nan"], "optimizer: lr is nan"),
         (["data.batch_size=range(40000,60001,20000)"], "batch_size is 60000"),
-        (["seed=range(0,0)"], r"seed=range\(0,0\) names no value"),
-        (["init=glob(zzz*)"], r"init=glob\(zzz\*\) names no value"),
-        (["tracking.experiment=a,b"], "tracking.experiment=a,b: a sweep is one record"),
+        (["seed=range(0,0)"], r"seed=range\(0,0\) has no value"),
+        (["init=glob(zzz*)"], r"init=glob\(zzz\*\) has no value"),
+        (["tracking.experiment=a,b"], "tracking.experiment=a,b: a sweep has one record"),
     ],
 )
 def test_each_swept_value_is_tried(words: list[str], message: str, normalized: Path, tmp_path: Path) -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = swept(f"data.folder={normalized}", "data.pin=null", "trainer=cpu", *words)
         with pytest.raises((ValueError, HydraException), match=message):
-            hooks.refuse_bad_sweep(config, tmp_path)
+            preflight.check_sweep(config, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -413,13 +418,17 @@ def test_each_swept_value_is_tried(words: list[str], message: str, normalized: P
         (["optimizer.lr=interval(0,1)"], {}, 0, []),
     ],
 )
-def test_what_a_sweep_knows_of_its_jobs(words: list[str], params: dict[str, str], jobs: int, shared: list[str]) -> None:
+def test_what_a_sweep_knows_of_its_jobs(
+    words: list[str], params: dict[str, str], jobs: int, shared: list[str], tmp_path: Path
+) -> None:
     """How many there are, and what is left out of their names."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = swept(*words, **params)
-        assert composed.count_jobs(config) == jobs
-        composed.name_by_what_varies(config)
-        assert config.hydra.overrides.hydra[-1] == f"++hydra.callbacks.record.shared=[{','.join(shared)}]"
+        assert configs.count_jobs(config) == jobs
+        with open_dict(config), read_write(config.hydra):
+            config.hydra.sweep.dir = str(tmp_path)
+        configs.write_shared_keys(config)
+        assert json.loads((tmp_path / "sweep.json").read_text()) == {"shared": shared}
 
 
 @pytest.mark.fault(
@@ -479,7 +488,7 @@ def test_bad_input_is_refused_in_one_line(
         overrides = [f"data.folder={normalized}", "data.pin=null", "trainer=cpu", override]
         config = compose("config", overrides, return_hydra_config=True)
     with pytest.raises(SystemExit) as refused:
-        hooks.Record(folder="").on_run_start(config)
+        SweepCallback(folder="").on_run_start(config)
     assert message in str(refused.value)
     assert "secret" not in str(refused.value)
     assert len(str(refused.value).splitlines()) == 1
@@ -488,7 +497,7 @@ def test_bad_input_is_refused_in_one_line(
 
 def test_a_refusal_takes_away_only_what_it_made(normalized: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
-    with pytest.raises(SystemExit), hooks.or_exit(), hooks.made(tmp_path / "mine" / "a" / "b"):
+    with pytest.raises(SystemExit), exit_on_error(), preflight.created_folder(tmp_path / "mine" / "a" / "b"):
         raise ValueError("no")
     assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
 
@@ -502,7 +511,7 @@ def test_a_folder_with_checkpoints_is_not_written_to_again(train: Train, client:
     train("hydra.run.dir=outputs/once", *SMOKE)
     done = train("hydra.run.dir=outputs/once", *SMOKE, check=False)
     assert done.returncode == 1
-    assert "outputs/once holds an earlier run; name another folder, or go on with it: resume=true" in done.stderr
+    assert "outputs/once holds an earlier run; name another folder, or continue it with resume=true" in done.stderr
     assert len(runs(client)) == before + 1
 
 
@@ -559,12 +568,12 @@ def test_every_file_of_every_group_composes_and_makes_its_objects(
         config = compose("config", [choice, f"data.folder={normalized}"])
     if choice == "trainer=gpu" and not torch.cuda.is_available():
         with (
-            pytest.raises(hooks.CompactHydraException, match="trainer: No supported gpu backend found"),
-            hooks.one_line(),
+            pytest.raises(CompactHydraException, match="trainer: No supported gpu backend found"),
+            concise_errors(),
         ):
-            experiment.build(config, tmp_path)
+            build(config, tmp_path)
         return
-    trainer, network, images = experiment.build(config, tmp_path)
+    trainer, network, images, _ = build(config, tmp_path)
     assert trainer.max_epochs == config.trainer.max_epochs
     assert network.hidden == config.model.hidden
     assert images.folder == normalized

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from initlab import mnist
+from initlab.data.normalized import load
 
 FOLDER = Path("data/normalized/mnist")
 HIDDEN, CLASSES, BATCH, LEARNING_RATE = 50, 10, 64, 0.05
@@ -29,7 +29,7 @@ class Splits(NamedTuple):
 
 def splits() -> Splits:
     """What the pipeline's normalize stage wrote, to train and to validate on."""
-    return Splits(*mnist.load(FOLDER, "train"), *mnist.load(FOLDER, "validation"))
+    return Splits(*load(FOLDER, "train"), *load(FOLDER, "validation"))
 
 
 class Clock:

@@ -7,7 +7,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.peers import BATCH, CLASSES, HIDDEN, LEARNING_RATE, Clock, splits
-from initlab import init, loader, mlp
+from initlab.data import datamodule
+from initlab.nn import init, mlp
+from initlab.nn.activations import Activation
+from initlab.nn.losses import CrossEntropy, Loss
 
 
 def train(
@@ -20,24 +23,24 @@ def train(
 ) -> None:
     """validate: whether an epoch's end is the accuracy on validation images, or just the end of its steps."""
     x, y, x_val, y_val = splits()
-    phi, loss = mlp.Activation(), mlp.CrossEntropy()
+    phi, loss = Activation(), CrossEntropy()
     widths = [784, *(hidden or [HIDDEN]), CLASSES]
     weights, biases = init.draw(init.kaiming(), widths, replicas=replicas, seed=0)
-    order = loader.EpochOrder(len(x), batch, block=64, seed=0, device=x.device)
-    blocks = loader.Blocks(x, y, batch)
+    order = datamodule.EpochOrder(len(x), batch, block=64, seed=0, device=x.device)
+    blocks = datamodule.Blocks(x, y, batch)
     clock.start()
     for epoch in range(epochs):
         order.set_epoch(epoch)
         total = torch.zeros(replicas)
         for rows in order:
             for some, digits in blocks[rows]:
-                total += mlp.descend(some, digits, weights, biases, phi, loss, lr=LEARNING_RATE)
+                total += mlp.sgd_step(some, digits, weights, biases, phi, loss, lr=LEARNING_RATE)
         hits = list(_hits(x_val, y_val, weights, biases, phi, loss)) if validate else []
         clock.tick(torch.cat(hits, dim=-1).float().mean().item() if validate else nan)
 
 
 def _hits(
-    x: Tensor, y: Tensor, weights: list[Tensor], biases: list[Tensor], phi: mlp.Activation, loss: mlp.Loss
+    x: Tensor, y: Tensor, weights: list[Tensor], biases: list[Tensor], phi: Activation, loss: Loss
 ) -> Iterator[Tensor]:
     for some, digits in zip(x.split(1000), y.split(1000), strict=True):
         yield loss.predict(mlp.forward(some.mT, weights, biases, phi).z[-1]) == digits

@@ -1,16 +1,94 @@
-"""What the commands beside train.py share."""
+"""The console command `initlab`. Each subcommand imports what it needs when it is called."""
 
 import argparse
 import os
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 
-def add_tracking_uri(parser: argparse.ArgumentParser) -> None:
-    """The option that says which store is meant: the one that `train.py` and `mlflow ui` would use, if none is."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a subcommand; returns the exit code. A refusal is one line; HYDRA_FULL_ERROR=1 shows the stack trace."""
+    chosen = _parser().parse_args(arguments)
+    try:
+        return chosen.run(chosen)
+    except Exception as error:
+        if not isinstance(error, OSError | ValueError) or os.environ.get("HYDRA_FULL_ERROR") == "1":
+            traceback.print_exc()
+        else:
+            print(f"error: {error}", file=sys.stderr)
+        return chosen.failed
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="initlab", description="What weight initialisation does to a neural network. Training: python train.py"
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    replay = commands.add_parser(
+        "replay",
+        help="run a recorded run again, and compare",
+        description="Runs a recorded run again, and says whether it comes out the same, to the bit. Exit code 0: it "
+        "does. 1: it does not. 2: it can't be run again.",
+    )
+    which = replay.add_mutually_exclusive_group(required=True)
+    which.add_argument("run_id", nargs="?", metavar="RUN_ID", help="the id of a finished run")
+    which.add_argument("--all", metavar="RUN_ID", help="the id of a sweep's parent run: replay all its finished jobs")
+    replay.add_argument(
+        "--allow",
+        choices=("code", "data"),
+        action="append",
+        default=[],
+        help="go on although the code, or the data, differ from what the run was made with",
+    )
+    _add_tracking_uri(replay)
+    replay.set_defaults(run=_replay, failed=2)
+
+    report = commands.add_parser("report", help="write the report of a sweep", description="Writes a sweep's report.")
+    report.add_argument("sweep", metavar="SWEEP", help="a sweep's folder, or the id of its parent run")
+    report.add_argument("folder", nargs="?", type=Path, help="where it goes (default: report/ in the sweep's folder)")
+    report.add_argument("--lesson", type=Path, metavar="CSV", help="the lesson's table, to be part of it")
+    _add_tracking_uri(report)
+    report.set_defaults(run=_report, failed=1)
+
+    sync = commands.add_parser(
+        "sync",
+        help="send the tracking store what it missed",
+        description="Sends the tracking store what it missed of runs that were made while it was away. Exit code 1: "
+        "something could not be sent.",
+    )
+    sync.add_argument("folders", nargs="*", type=Path, help="folders of runs or sweeps (default: outputs multirun)")
+    sync.add_argument("--tracking-uri", help="MLflow's store (default: the one in which each run began)")
+    sync.set_defaults(run=_sync, failed=1)
+
+    lesson = commands.add_parser(
+        "lesson",
+        help="compare the lesson's numbers with theory and many draws",
+        description="Writes a table of the lesson's numbers, each beside what theory and many draws give.",
+    )
+    lesson.add_argument("raw", type=Path, help="folder of MNIST's four files")
+    lesson.add_argument("normalized", type=Path, help="folder of both normalised data sets")
+    lesson.add_argument("table", type=Path, help="CSV file to write")
+    lesson.add_argument("--draws", type=int, default=1000, help="with how many a random number is compared")
+    lesson.set_defaults(run=_lesson, failed=1)
+
+    data = commands.add_parser("data", help="download or normalise the data", description="The pipeline's data stages.")
+    stages = data.add_subparsers(title="stages", metavar="STAGE", required=True)
+    download = stages.add_parser("download", help="download the raw files, and verify them")
+    download.add_argument("source", type=Path, help="YAML file with `mirrors` and `files`: conf/data/source/mnist.yaml")
+    download.add_argument("folder", type=Path, help="where they go")
+    download.set_defaults(run=_download, failed=1)
+    normalize = stages.add_parser("normalize", help="read, check, split and normalise the raw files")
+    normalize.add_argument("raw", type=Path, help="folder of the raw files")
+    normalize.add_argument("out", type=Path, help="where each data set gets a folder")
+    normalize.add_argument("configs", nargs="+", type=Path, help="YAML files of data sets: conf/data/mnist.yaml")
+    normalize.set_defaults(run=_normalize, failed=1)
+    return parser
+
+
+def _add_tracking_uri(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tracking-uri",
         default=os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{Path.cwd()}/mlflow.db"),
@@ -18,14 +96,51 @@ def add_tracking_uri(parser: argparse.ArgumentParser) -> None:
     )
 
 
-@contextmanager
-def one_line(code: int = 1) -> Iterator[None]:
-    """Ends the program with this exit code if the body raises: with one line if it refuses something."""
-    try:
-        yield
-    except Exception as error:
-        if not isinstance(error, OSError | ValueError) or os.environ.get("HYDRA_FULL_ERROR") == "1":
-            traceback.print_exc()
-        else:
-            print(f"error: {error}", file=sys.stderr)
-        sys.exit(code)
+def _replay(chosen: argparse.Namespace) -> int:
+    from initlab.replay.command import replay_all
+
+    return 0 if replay_all(chosen.tracking_uri, chosen.run_id, chosen.all, allow=chosen.allow) else 1
+
+
+def _report(chosen: argparse.Namespace) -> int:
+    from initlab.report.command import report_on
+
+    report_on(chosen.sweep, chosen.folder, chosen.lesson, uri=chosen.tracking_uri)
+    return 0
+
+
+def _sync(chosen: argparse.Namespace) -> int:
+    from initlab.tracking.sync import sync
+
+    return 1 if sync(chosen.folders, chosen.tracking_uri) else 0
+
+
+def _lesson(chosen: argparse.Namespace) -> int:
+    from initlab.lesson.table import write_table
+
+    write_table(chosen.raw, chosen.normalized, chosen.table, draws=chosen.draws)
+    return 0
+
+
+def _download(chosen: argparse.Namespace) -> int:
+    from omegaconf import OmegaConf
+
+    from initlab.data.download import download
+
+    config = OmegaConf.load(chosen.source)
+    download(config.mirrors, config.files, chosen.folder)
+    return 0
+
+
+def _normalize(chosen: argparse.Namespace) -> int:
+    from omegaconf import OmegaConf
+
+    from initlab.data import normalize, pin
+
+    for path in chosen.configs:
+        config = OmegaConf.load(path)
+        pin.check_pinned(chosen.raw, OmegaConf.select(config, "pin"))
+        folder = Path(chosen.out, path.stem)
+        facts = normalize.normalize(chosen.raw, folder, validation=config.validation, scale=config.scale)
+        print(normalize.describe(path.stem, facts))
+    return 0

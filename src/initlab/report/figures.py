@@ -1,4 +1,4 @@
-"""The figures of a report, each a function from the sweep as `View` lays it out."""
+"""The figures of a report, each a function from the sweep as `Layout` lays it out."""
 
 from collections.abc import Iterator
 from math import ceil, log, sqrt
@@ -12,37 +12,38 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
+from initlab.intervals import mean_ci95
+from initlab.nn.layer_stats import BINS, HIGH, LOW
 from initlab.report import look
+from initlab.report.layout import Layout
 from initlab.report.look import DARK, GREY, SERIES, SHADES, WIDTH
 from initlab.report.searched import Search
-from initlab.report.view import View
-from initlab.stats import BINS, HIGH, LOW, mean_ci95
 
 SEEN = 1e-3, 1e2  # standard deviations of activations that the overview has room for
 
 
-def draw(view: View, lesson: pd.DataFrame | None) -> Iterator[tuple[str, Figure]]:
+def draw(layout: Layout, lesson: pd.DataFrame | None) -> Iterator[tuple[str, Figure]]:
     """Every figure that there is the data for, under its file's name."""
     with matplotlib.rc_context(look.STYLE):
-        if view.search is not None and len(view.search.keys) <= 2:
-            yield "search", search(view.search)
-        yield "overview", overview(view)
-        if view.deepest():
+        if layout.search is not None and len(layout.search.keys) <= 2:
+            yield "search", search(layout.search)
+        yield "overview", overview(layout)
+        if layout.deepest():
             yield (
                 "activation_std",
-                by_depth(view, "act_std", "standard deviation of activations", (0.03, 30), log=True),
+                by_depth(layout, "act_std", "standard deviation of activations", (0.03, 30), log=True),
             )
-            yield "activation_mean", by_depth(view, "act_mean", "mean of activations", (-1, 3.2), log=False)
-            yield "gradients", by_depth(view, "delta_std", "standard deviation of dL/dz", (5e-5, 2), log=True)
-            yield "inactive", inactive(view)
-        yield "final_accuracy", final_accuracy(view)
-        yield "accuracy_curves", curves(view, "val/accuracy", "validation accuracy, %")
-        yield "loss_curves", curves(view, "train/loss", "training loss")
-        for number, setting in enumerate(view.settings, start=1):
-            if view.deepest(setting):
-                yield f"histograms_{number}", histograms(view, setting)
-        if view.side is not None:
-            yield "weights", weights(view, view.side)
+            yield "activation_mean", by_depth(layout, "act_mean", "mean of activations", (-1, 3.2), log=False)
+            yield "gradients", by_depth(layout, "delta_std", "standard deviation of dL/dz", (5e-5, 2), log=True)
+            yield "inactive", inactive(layout)
+        yield "final_accuracy", final_accuracy(layout)
+        yield "accuracy_curves", curves(layout, "val/accuracy", "validation accuracy, %")
+        yield "loss_curves", curves(layout, "train/loss", "training loss")
+        for number, setting in enumerate(layout.settings, start=1):
+            if layout.deepest(setting):
+                yield f"histograms_{number}", histograms(layout, setting)
+        if layout.side is not None:
+            yield "weights", weights(layout, layout.side)
         if lesson is not None:
             yield "lesson", lesson_intervals(lesson)
 
@@ -85,25 +86,25 @@ def _decades(axes: Axes, axis: Literal["x", "y"], values: pd.Series) -> None:
         scale.set_minor_formatter(NullFormatter() if 10 * low < high else "{x:g}")
 
 
-def overview(view: View) -> Figure:
+def overview(layout: Layout) -> Figure:
     """The deepest setting at a glance: the scale of activations by layer; accuracy, by size of the first gradient."""
-    setting = max(view.settings, key=view.deepest)
-    size = {v: view.first_gradient(v, s) for v, s in view.run if s == setting}
+    setting = max(layout.settings, key=layout.deepest)
+    size = {v: layout.first_gradient(v, s) for v, s in layout.run if s == setting}
     figure = Figure(figsize=(WIDTH, 1.3 + 0.24 * len(size)), layout="constrained")
     left, right = figure.subplots(1, 2)
     ends, everywhere = {}, []
     ordered = sorted(size, key=lambda v: size[v])
     for y, variant in enumerate(ordered):
-        found = view.layers(variant, setting, "act_std")
+        found = layout.layers(variant, setting, "act_std")
         drawn = found[found["mean"].between(*SEEN)]
-        dark = {"color": "black", "zorder": 3} if variant == view.reference else {"color": GREY}
+        dark = {"color": "black", "zorder": 3} if variant == layout.reference else {"color": GREY}
         left.plot(found["layer"], found["mean"], marker=".", **dark)
         if len(drawn):
             gone = len(drawn) < len(found) and np.isfinite(found["mean"].iloc[-1])
             name = f"{variant}, to {look.power_of_ten(found['mean'].iloc[-1])}" if gone else variant
             ends[name] = (drawn["layer"].iloc[-1], drawn["mean"].iloc[-1])
-        accuracies = 100 * view.replicas(variant, setting, "test/accuracy")
-        alive = 100 * view.survivors(variant, setting, "test/accuracy")
+        accuracies = 100 * layout.replicas(variant, setting, "test/accuracy")
+        alive = 100 * layout.survivors(variant, setting, "test/accuracy")
         right.plot(accuracies, y + np.linspace(-0.2, 0.2, len(accuracies)), "o", color=GREY, markersize=3)
         right.plot(alive.mean() if len(alive) else np.nan, y, "o", color=SERIES[0]["color"], markersize=6)
         everywhere += [*accuracies]
@@ -113,23 +114,23 @@ def overview(view: View) -> Figure:
     if ends:
         look.label_ends(left, ends)
     look.stretch_near_100(right, "x", everywhere)
-    look.whole_ticks(left, view.deepest(setting))
+    look.whole_ticks(left, layout.deepest(setting))
     right.set_yticks(range(len(size)), [f"{look.wrapped(v)}  {look.power_of_ten(size[v])}" for v in ordered])
     left.set_title(look.titled("std of activations, by hidden layer", setting))
     right.set_title("test accuracy, %, by std of the first dL/dW")
     return figure
 
 
-def by_depth(view: View, name: str, label: str, limits: tuple[float, float], *, log: bool) -> Figure:
+def by_depth(layout: Layout, name: str, label: str, limits: tuple[float, float], *, log: bool) -> Figure:
     """A statistic of each hidden layer at step 0: dots with 95 % intervals over replicas, on the line of theory.
 
     limits: the widest the axis gets; what lies beyond them is written, not drawn.
     """
-    figure, panels = look.panels(view, "hidden layer", label)
+    figure, panels = look.panels(layout, "hidden layer", label)
     low, high = limits
-    for variant, axes, number, setting in look.series(view, panels):
+    for variant, axes, number, setting in look.series(layout, panels):
         style = SERIES[number]
-        found = view.gradients(variant, setting) if name == "delta_std" else view.layers(variant, setting, name)
+        found = layout.gradients(variant, setting) if name == "delta_std" else layout.layers(variant, setting, name)
         x = found["layer"] + 0.18 * number
         line = {"linestyle": style["linestyle"]} if len(found) > 1 else {"marker": "_", "markersize": 9}
         axes.plot(x, found["theory"], color=style["color"], **line)
@@ -143,11 +144,11 @@ def by_depth(view: View, name: str, label: str, limits: tuple[float, float], *, 
     if log:
         look.log_scale(panels.values())
     for axes in panels.values():
-        look.whole_ticks(axes, view.deepest())
+        look.whole_ticks(axes, layout.deepest())
         bottom, top = axes.get_ylim()
         axes.set_ylim(max(low, bottom), min(high, top))
     handles = {}
-    for style, setting in zip(SERIES, view.settings, strict=False):
+    for style, setting in zip(SERIES, layout.settings, strict=False):
         prefix = f"{setting}: " if setting else ""
         handles[f"{prefix}theory, wide layers"] = Line2D([], [], color=style["color"], linestyle=style["linestyle"])
         handles[f"{prefix}measured, 95 %"] = Line2D([], [], color=style["color"], linestyle="", marker=style["marker"])
@@ -155,47 +156,47 @@ def by_depth(view: View, name: str, label: str, limits: tuple[float, float], *, 
     return figure
 
 
-def curves(view: View, name: str, label: str) -> Figure:
+def curves(layout: Layout, name: str, label: str) -> Figure:
     """A metric over training with its 95 % band; the reference in grey behind each."""
-    figure, panels = look.panels(view, "thousand steps", label)
+    figure, panels = look.panels(layout, "thousand steps", label)
     scale = 100 if name == "val/accuracy" else 1
-    for variant, axes, number, setting in look.series(view, panels):
+    for variant, axes, number, setting in look.series(layout, panels):
         color, line = SERIES[number]["color"], SERIES[number]["linestyle"]
-        if (view.reference, setting) in view.run:
-            behind = view.steps(view.reference, setting, name)
+        if (layout.reference, setting) in layout.run:
+            behind = layout.steps(layout.reference, setting, name)
             axes.plot(behind["step"] / 1000, scale * behind["mean"], color=GREY, linestyle=line, linewidth=0.8)
-        found = view.steps(variant, setting, name)
+        found = layout.steps(variant, setting, name)
         x, mean, ci95 = found["step"] / 1000, scale * found["mean"], scale * found["ci95"].fillna(0)
         axes.plot(x, mean, color=color, linestyle=line)
         axes.fill_between(x, mean - ci95, mean + ci95, color=color, alpha=0.25, linewidth=0)
-        if diverged := view.diverged(variant, setting):
-            replicas = len(view.replicas(variant, setting, name))
+        if diverged := layout.diverged(variant, setting):
+            replicas = len(layout.replicas(variant, setting, name))
             look.note(axes, number, setting, f"{diverged} of {replicas} diverged", top=scale == 1)
     if scale == 100:
-        everywhere = [v for key in view.run for v in 100 * view.steps(*key, name)["mean"]]
+        everywhere = [v for key in layout.run for v in 100 * layout.steps(*key, name)["mean"]]
         for axes in panels.values():
             look.stretch_near_100(axes, "y", everywhere)
     else:
         look.log_scale(panels.values())
-    handles = _settings(view)
-    if len(view.variants) > 1:
-        handles[f"{view.reference}, in every panel"] = Line2D([], [], color=GREY, linewidth=0.8)
+    handles = _settings(layout)
+    if len(layout.variants) > 1:
+        handles[f"{layout.reference}, in every panel"] = Line2D([], [], color=GREY, linewidth=0.8)
     look.legend(figure, handles)
     return figure
 
 
-def final_accuracy(view: View) -> Figure:
+def final_accuracy(layout: Layout) -> Figure:
     """Test accuracy: every replica, mean and interval; beside it the paired difference from the reference."""
-    height = 0.6 + 0.26 * len(view.variants)
-    figure = Figure(figsize=(WIDTH, 0.4 + height * len(view.settings)), layout="constrained")
-    rows = figure.subplots(len(view.settings), 2, squeeze=False)
-    for (left, right), style, setting in zip(rows, SERIES, view.settings, strict=False):
-        ranked = view.ranking(setting)[::-1]
-        best = view.replicas(ranked[-1], setting, "test/accuracy").mean()
+    height = 0.6 + 0.26 * len(layout.variants)
+    figure = Figure(figsize=(WIDTH, 0.4 + height * len(layout.settings)), layout="constrained")
+    rows = figure.subplots(len(layout.settings), 2, squeeze=False)
+    for (left, right), style, setting in zip(rows, SERIES, layout.settings, strict=False):
+        ranked = layout.ranking(setting)[::-1]
+        best = layout.replicas(ranked[-1], setting, "test/accuracy").mean()
         dots = {"fmt": style["marker"], "color": style["color"], "capsize": 3}
         for y, variant in enumerate(ranked):
-            values = 100 * view.survivors(variant, setting, "test/accuracy")
-            if lost := view.diverged(variant, setting):
+            values = 100 * layout.survivors(variant, setting, "test/accuracy")
+            if lost := layout.diverged(variant, setting):
                 text = f"{lost} of {lost + len(values)} diverged"
                 right.text(0.01, y, text, transform=right.get_yaxis_transform(), va="center", fontsize=7)
             if not len(values):
@@ -204,14 +205,14 @@ def final_accuracy(view: View) -> Figure:
             if mean < 100 * best - 8:  # points that far off would squeeze the rest together
                 text = f"\N{BLACK LEFT-POINTING TRIANGLE} {mean:.1f}" + (f" ± {ci95:.1f}" if ci95 is not None else "")
                 left.text(0.01, y, text, transform=left.get_yaxis_transform(), va="center")
-                difference = view.difference(variant, setting, "test/accuracy")
+                difference = layout.difference(variant, setting, "test/accuracy")
                 if difference is not None:
                     text = f"\N{BLACK LEFT-POINTING TRIANGLE} {100 * difference[0]:.1f} ± {100 * difference[1]:.1f}"
                     right.text(0.01, y, text, transform=right.get_yaxis_transform(), va="center")
                 continue
             left.plot(values, y + np.linspace(-0.22, 0.22, len(values)), "o", color=GREY, markersize=2.5)
             left.errorbar(mean, y, xerr=ci95, markersize=5, **dots)
-            difference = view.difference(variant, setting, "test/accuracy")
+            difference = layout.difference(variant, setting, "test/accuracy")
             if difference is not None:
                 right.errorbar(100 * difference[0], y, xerr=100 * difference[1], **dots)
         for axes in (left, right):
@@ -219,22 +220,22 @@ def final_accuracy(view: View) -> Figure:
             axes.set_ylim(-0.6, len(ranked) - 0.4)
         right.axvline(0, color="#555555", linewidth=0.8)
         left.set_title(f"{setting}: test accuracy, %" if setting else "test accuracy, %")
-        right.set_title(f"minus {view.reference}, paired by replica, percentage points")
+        right.set_title(f"minus {layout.reference}, paired by replica, percentage points")
     return figure
 
 
-def histograms(view: View, setting: str) -> Figure:
+def histograms(layout: Layout, setting: str) -> Figure:
     """Activations over training, a strip a layer: the reference beside a variant of another shift."""
-    chosen = [variant for variant in view.pair(setting) if view.hidden(variant, setting)]
-    layers = max(view.hidden(variant, setting) for variant in chosen)
+    chosen = [variant for variant in layout.pair(setting) if layout.hidden(variant, setting)]
+    layers = max(layout.hidden(variant, setting) for variant in chosen)
     figure = Figure(figsize=(WIDTH, 0.7 + 1.05 * layers), layout="constrained")
     grid = figure.subplots(layers, len(chosen), squeeze=False, sharex=True, sharey=True)
     edges = np.linspace(LOW, HIGH, BINS + 1)
     for column, variant in zip(grid.T, chosen, strict=True):
-        steps = view.tensor(variant, setting, "step").numpy() / 1000  # (T,)
+        steps = layout.tensor(variant, setting, "step").numpy() / 1000  # (T,)
         every = steps[1] - steps[0] if len(steps) > 1 else 1.0
-        for layer, axes in enumerate(column[: view.hidden(variant, setting)], start=1):
-            counts = view.tensor(variant, setting, f"layer{layer}/histogram").numpy()  # (T, bins)
+        for layer, axes in enumerate(column[: layout.hidden(variant, setting)], start=1):
+            counts = layout.tensor(variant, setting, f"layer{layer}/histogram").numpy()  # (T, bins)
             percent = 100 * counts.T / np.maximum(counts.sum(1), 1)
             colors = {"cmap": SHADES, "norm": "log", "vmin": 0.01, "vmax": 60}
             mesh = axes.pcolormesh(np.append(steps, steps[-1] + every), edges, percent, rasterized=True, **colors)
@@ -247,38 +248,38 @@ def histograms(view: View, setting: str) -> Figure:
     return figure
 
 
-def inactive(view: View) -> Figure:
+def inactive(layout: Layout) -> Figure:
     """Share of pre-activations at or below zero, over training: a line a layer, the first the darkest."""
-    figure, panels = look.panels(view, "thousand steps", "inactive, %")
-    for variant, axes, number, setting in look.series(view, panels):
-        layers = view.hidden(variant, setting)
+    figure, panels = look.panels(layout, "thousand steps", "inactive, %")
+    for variant, axes, number, setting in look.series(layout, panels):
+        layers = layout.hidden(variant, setting)
         for layer in range(1, layers + 1):
-            found = view.steps(variant, setting, f"layer{layer}/inactive_fraction")
+            found = layout.steps(variant, setting, f"layer{layer}/inactive_fraction")
             color = SHADES(0.9 * (layer - 1) / (layers - 1)) if layers > 1 else DARK
             line = SERIES[number]["linestyle"]
             axes.plot(found["step"] / 1000, 100 * found["mean"], color=color, linestyle=line, linewidth=1)
-        if np.isfinite(view.dead(variant, setting)):
-            look.note(axes, number, setting, f"{100 * view.dead(variant, setting):.0f} % dead")
+        if np.isfinite(layout.dead(variant, setting)):
+            look.note(axes, number, setting, f"{100 * layout.dead(variant, setting):.0f} % dead")
         axes.set_ylim(0, 100)
-    handles = _settings(view, DARK)
-    if view.deepest() > 1:
+    handles = _settings(layout, DARK)
+    if layout.deepest() > 1:
         handles["layer 1"] = Line2D([], [], color=SHADES(0.0))
-        handles[f"layer {view.deepest()}"] = Line2D([], [], color=SHADES(0.9))
+        handles[f"layer {layout.deepest()}"] = Line2D([], [], color=SHADES(0.9))
     look.legend(figure, handles)
     return figure
 
 
-def weights(view: View, side: int) -> Figure:
+def weights(layout: Layout, side: int) -> Figure:
     """The first layer's weights of a few units as side x side images: above as drawn, below as trained."""
-    setting = view.settings[0]
-    here = [variant for variant in view.variants if (variant, setting) in view.run]
+    setting = layout.settings[0]
+    here = [variant for variant in layout.variants if (variant, setting) in layout.run]
     rows = ceil(len(here) / 2)
     figure = Figure(figsize=(WIDTH, 0.3 + 1.15 * rows), layout="constrained")
     grid = figure.subplots(rows, 2, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
     for axes, variant in zip(grid.flat, here, strict=False):
-        W = view.tensor(variant, setting, "layer1/weight").numpy()  # (2, units, side^2)
+        W = layout.tensor(variant, setting, "layer1/weight").numpy()  # (2, units, side^2)
         tiles = W.reshape(2, -1, side, side).transpose(0, 2, 1, 3).reshape(2 * side, -1)
         bound = np.nanquantile(np.abs(W), 0.998)
         axes.imshow(tiles, cmap="gray", vmin=-bound, vmax=bound, interpolation="nearest")
@@ -331,11 +332,11 @@ def _label_both_sides(axes: Axes, left: list[str], right: list[str]) -> None:
         side.spines[["left", "bottom"]].set_visible(False)
 
 
-def _settings(view: View, color: str | None = None) -> dict[str, Line2D]:
+def _settings(layout: Layout, color: str | None = None) -> dict[str, Line2D]:
     """Legend of the settings' lines; nothing where there is but one."""
-    if view.settings == [""]:
+    if layout.settings == [""]:
         return {}
     return {
         setting: Line2D([], [], color=color or style["color"], linestyle=style["linestyle"])
-        for style, setting in zip(SERIES, view.settings, strict=False)
+        for style, setting in zip(SERIES, layout.settings, strict=False)
     }

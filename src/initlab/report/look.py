@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from initlab.report.view import View
+from initlab.report.layout import Layout
 
 STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere
@@ -65,13 +65,13 @@ def png(figure: Figure) -> bytes:
     return data.getvalue()
 
 
-def panels(view: View, x: str, y: str) -> tuple[Figure, dict[str, Axes]]:
+def panels(layout: Layout, x: str, y: str) -> tuple[Figure, dict[str, Axes]]:
     """A panel a variant, on common axes."""
-    columns = min(COLUMNS, len(view.variants))
-    rows = ceil(len(view.variants) / columns)
+    columns = min(COLUMNS, len(layout.variants))
+    rows = ceil(len(layout.variants) / columns)
     figure = Figure(figsize=(WIDTH * max(columns, 2) / COLUMNS, 1.75 * rows + 0.75), layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    found = dict(zip(view.variants, grid.flat, strict=False))
+    found = dict(zip(layout.variants, grid.flat, strict=False))
     for axes in grid.flat[len(found) :]:
         axes.axis("off")
     if rows > 1:  # a panel with none below it shows its own axis
@@ -84,11 +84,11 @@ def panels(view: View, x: str, y: str) -> tuple[Figure, dict[str, Axes]]:
     return figure, found
 
 
-def series(view: View, found: dict[str, Axes]) -> Iterator[tuple[str, Axes, int, str]]:
+def series(layout: Layout, found: dict[str, Axes]) -> Iterator[tuple[str, Axes, int, str]]:
     """Every variant, with its panel, and setting, with its number, that there is a run for."""
     for variant, axes in found.items():
-        for number, setting in enumerate(view.settings):
-            if (variant, setting) in view.run:
+        for number, setting in enumerate(layout.settings):
+            if (variant, setting) in layout.run:
                 yield variant, axes, number, setting
 
 

@@ -8,30 +8,30 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
 from initlab.report import words
-from initlab.report.view import View
+from initlab.report.layout import Layout
 
 TEMPLATE = Path(__file__).with_name("page.html")
 
 
-def render(view: View, figures: dict[str, str], lesson: pd.DataFrame | None) -> str:
+def render(layout: Layout, figures: dict[str, str], lesson: pd.DataFrame | None) -> str:
     """The page as HTML. figures: {name: SVG}, set into it as images, so that the browser's own menu can save them."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["factor"] = lambda value: "" if pd.isna(value) else f"{value:.2f}"
     environment.filters["quantity"] = lambda value: "" if pd.isna(value) else f"{value:.4g}"
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
-        lead=words.lead(view),
-        method=words.method(view),
-        start=words.at_the_start(view),
-        learning=words.learning(view),
-        inside=words.inside(view),
-        conclusions=words.conclusions(view),
-        growth={setting: words.growth_table(view, setting) for setting in view.settings},
-        accuracies={setting: words.ranked(view, setting) for setting in view.settings},
-        reference=view.reference,
+        lead=words.lead(layout),
+        method=words.method(layout),
+        start=words.at_the_start(layout),
+        learning=words.learning(layout),
+        inside=words.inside(layout),
+        conclusions=words.conclusions(layout),
+        growth={setting: words.growth_table(layout, setting) for setting in layout.settings},
+        accuracies={setting: words.ranked(layout, setting) for setting in layout.settings},
+        reference=layout.reference,
         figures={name: b64encode(svg.encode()).decode() for name, svg in figures.items()},
         widths={name: _width(svg) for name, svg in figures.items()},
-        variants=words.definitions(view),
+        variants=words.definitions(layout),
         lesson=None if lesson is None else lesson.astype(object).where(lesson.notna(), ""),
         verdicts=[] if lesson is None else words.lesson(lesson),
     )

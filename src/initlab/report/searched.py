@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from initlab.results import Results
-from initlab.stats import mean_ci95
+from initlab.intervals import mean_ci95
+from initlab.tracking.results import Results
 
 SPACE = "\N{NO-BREAK SPACE}"
 FEWEST = 5  # runs of a sweep that is shown as a search

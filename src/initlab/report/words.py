@@ -5,9 +5,9 @@ from math import isfinite
 
 import pandas as pd
 
+from initlab.intervals import mean_ci95
+from initlab.report.layout import ACCURACY, CHANCE, Layout, growth
 from initlab.report.searched import SCORE, SPACE, told
-from initlab.report.view import ACCURACY, CHANCE, View, growth
-from initlab.stats import mean_ci95
 
 KEPT = 0.9, 1.1  # factors a layer that count as keeping the scale
 LOST = "lost by"
@@ -16,45 +16,47 @@ SPELT_OUT = 3  # of such differences at most
 SETTLED = 0.93, 1.07  # and, over the later half of the layers, as having settled
 
 
-def lead(view: View) -> str:
+def lead(layout: Layout) -> str:
     """The result, a sentence or two a setting."""
-    if view.search is not None:
-        return " ".join(told(view.search))
+    if layout.search is not None:
+        return " ".join(told(layout.search))
     sentences = []
-    if view.left_out:
-        shown = len(view.variants)
-        sentences.append(f"Of {shown + view.left_out} variants the {shown} best are shown; comparison.csv has all.")
-    for setting in view.settings:
-        ranked = view.ranking(setting)
-        found = verdicts(view, setting)["not told apart"]
-        same = [variant for variant in found if not vague(view, variant, setting)]
+    if layout.left_out:
+        shown = len(layout.variants)
+        sentences.append(f"Of {shown + layout.left_out} variants the {shown} best are shown; comparison.csv has all.")
+    for setting in layout.settings:
+        ranked = layout.ranking(setting)
+        found = verdicts(layout, setting)["not told apart"]
+        same = [variant for variant in found if not vague(layout, variant, setting)]
         if same:
-            reference = f"{view.reference}, at {accuracy(view, view.reference, setting)} of the test images"
+            reference = f"{layout.reference}, at {accuracy(layout, layout.reference, setting)} of the test images"
             sentences.append(_with(setting, f"{_count(len(same), 'variant')} can't be told from {reference}."))
             opening = "Best is"
         else:
             opening = _with(setting, "Best is")
-        best, last = (f"{variant}, {accuracy(view, variant, setting)}" for variant in (ranked[0], ranked[-1]))
+        best, last = (f"{variant}, {accuracy(layout, variant, setting)}" for variant in (ranked[0], ranked[-1]))
         sentences.append(f"{opening} {best}" + (f"; last is {last}." if len(ranked) > 1 else "."))
         few = [variant for variant in found if variant not in same]
         if len(few) > SPELT_OUT:
-            sentences.append(f"Replicas are too few to tell {len(few)} variants from {view.reference}.")
+            sentences.append(f"Replicas are too few to tell {len(few)} variants from {layout.reference}.")
             continue
         for variant in few:
-            gap = points(view.difference(variant, setting, ACCURACY))
-            sentences.append(f"Replicas are too few to tell {variant} from {view.reference}: {gap} points.")
+            gap = points(layout.difference(variant, setting, ACCURACY))
+            sentences.append(f"Replicas are too few to tell {variant} from {layout.reference}: {gap} points.")
     return " ".join(sentences)
 
 
-def method(view: View) -> list[str]:
+def method(layout: Layout) -> list[str]:
     """What was run, from the runs' own configurations."""
-    configs = [run["config"] for run in view.results.runs.values()]
+    configs = [run["config"] for run in layout.results.runs.values()]
     total = sum(config["replicas"] for config in configs)
-    shapes = {setting: _same(_shape(view, v, s) for v, s in view.run if s == setting) for setting in view.settings}
+    shapes = {
+        setting: _same(_shape(layout, v, s) for v, s in layout.run if s == setting) for setting in layout.settings
+    }
     widths = "; ".join(f"{setting} {shape}".strip() for setting, shape in shapes.items())
     optimizers = _same(config["optimizer"]["_target_"].rpartition(".")[2] for config in configs)
     losses = _same(config["loss"]["_target_"].rpartition(".")[2] for config in configs)
-    paired = all(view.paired(variant, setting) for variant, setting in view.run)
+    paired = all(layout.paired(variant, setting) for variant, setting in layout.run)
     batches = (
         "Replica r of every run sees the same batches in the same order, and where schemes scale one another's draws "
         "it starts from the same random numbers: runs are compared replica by replica."
@@ -62,7 +64,7 @@ def method(view: View) -> list[str]:
         else "Runs of different seeds or data are not paired, and their difference has no interval."
     )
     return [
-        f"{_count(len(view.variants), 'variant')}, {_count(len(configs), 'run')} of "
+        f"{_count(len(layout.variants), 'variant')}, {_count(len(configs), 'run')} of "
         f"{_same(_count(c['replicas'], 'replica') for c in configs)}: {total} networks, each replica of a run from a "
         f"draw of its own. Widths: {widths}.{f' {batches}' if len(configs) > 1 else ''}",
         f"Data: {_same(c['data']['folder'].rpartition('/')[2] for c in configs)}; loss {losses}; {optimizers}, "
@@ -74,30 +76,30 @@ def method(view: View) -> list[str]:
     ]
 
 
-def definitions(view: View) -> list[tuple[str, str, str]]:
+def definitions(layout: Layout) -> list[tuple[str, str, str]]:
     """Of each variant its name, weights and activation, from its configuration."""
     rows = []
-    for variant in view.variants:
-        setting = next(s for v, s in view.run if v == variant)
-        parts = view.config(variant, setting)["init"]
+    for variant in layout.variants:
+        setting = next(s for v, s in layout.run if v == variant)
+        parts = layout.config(variant, setting)["init"]
         values = {key: value for key, value in parts["weights"].items() if key != "_target_"}
         scheme = parts["weights"]["_target_"].rpartition(".")[2]
         rows.append((variant, f"{scheme}({_pairs(values)})", _pairs(parts["activation"])))
     return rows
 
 
-def at_the_start(view: View) -> list[str]:
+def at_the_start(layout: Layout) -> list[str]:
     """How near theory is at step 0, and who keeps the scale."""
     return [
         _with(setting, sentence)
-        for setting in view.settings
-        for sentence in (*_nearness(view, setting), *_scale(view, setting))
+        for setting in layout.settings
+        for sentence in (*_nearness(layout, setting), *_scale(layout, setting))
     ]
 
 
-def _nearness(view: View, setting: str) -> Iterator[str]:
+def _nearness(layout: Layout, setting: str) -> Iterator[str]:
     """How far the measured scale of activations is from theory, in the first layer and in the last."""
-    found = {v: view.layers(v, s, "act_std").set_index("layer") for v, s in view.run if s == setting}
+    found = {v: layout.layers(v, s, "act_std").set_index("layer") for v, s in layout.run if s == setting}
     found = {variant: layers for variant, layers in found.items() if len(layers)}
     if not found:
         return
@@ -112,13 +114,13 @@ def _nearness(view: View, setting: str) -> Iterator[str]:
     yield f"{text}. In layer 1 they measure {first[low]:.2g} ({low}){ends}."
 
 
-def _scale(view: View, setting: str) -> Iterator[str]:
-    clauses = [f"{what} {_list(group)}" for what, group in scale_groups(view, setting).items() if group]
+def _scale(layout: Layout, setting: str) -> Iterator[str]:
+    clauses = [f"{what} {_list(group)}" for what, group in scale_groups(layout, setting).items() if group]
     if clauses:
         yield f"From layer to layer the scale of activations is {'; '.join(clauses)}."
 
 
-def scale_groups(view: View, setting: str) -> dict[str, list[str]]:
+def scale_groups(layout: Layout, setting: str) -> dict[str, list[str]]:
     """What becomes of the scale from layer to layer, and with whom."""
     groups: dict[str, list[str]] = {
         "kept within a tenth by": [],
@@ -126,8 +128,8 @@ def scale_groups(view: View, setting: str) -> dict[str, list[str]]:
         LOST: [],
         "blown up by": [],
     }
-    for variant, here in view.run:
-        std = view.layers(variant, here, "act_std")["mean"]
+    for variant, here in layout.run:
+        std = layout.layers(variant, here, "act_std")["mean"]
         rate, late = growth(std), growth(std[len(std) // 2 :])
         if here != setting or not rate > 0 or len(std) < 3:
             continue
@@ -140,24 +142,24 @@ def scale_groups(view: View, setting: str) -> dict[str, list[str]]:
     return groups
 
 
-def growth_table(view: View, setting: str) -> pd.DataFrame | None:
+def growth_table(layout: Layout, setting: str) -> pd.DataFrame | None:
     """Layer 1's std of activations, the factor a layer forward, the gradient's backward; None if shallow."""
     rows = []
-    for variant, here in view.run:
-        if here == setting and view.hidden(variant, setting) > 2:
-            forward, backward = view.layers(variant, setting, "act_std"), view.gradients(variant, setting)[::-1]
+    for variant, here in layout.run:
+        if here == setting and layout.hidden(variant, setting) > 2:
+            forward, backward = layout.layers(variant, setting, "act_std"), layout.gradients(variant, setting)[::-1]
             factors = [growth(found[column]) for found in (forward, backward) for column in ("mean", "theory")]
             rows.append((variant, forward["mean"].iloc[0], *factors))
     columns = ["variant", "layer 1", "forward", "forward, theory", "backward", "backward, theory"]
     return pd.DataFrame(rows, columns=columns) if rows else None
 
 
-def verdicts(view: View, setting: str) -> dict[str, list[str]]:
+def verdicts(layout: Layout, setting: str) -> dict[str, list[str]]:
     """Variants beside the reference, pair by pair: better, worse, not told apart; those that diverge stand aside."""
     found: dict[str, list[str]] = {"better": [], "worse": [], "not told apart": [], "diverged": []}
-    for variant in view.ranking(setting):
-        difference = view.difference(variant, setting, ACCURACY)
-        if view.diverged(variant, setting):
+    for variant in layout.ranking(setting):
+        difference = layout.difference(variant, setting, ACCURACY)
+        if layout.diverged(variant, setting):
             found["diverged"].append(variant)
         elif difference is not None:
             mean, ci95 = difference
@@ -165,48 +167,48 @@ def verdicts(view: View, setting: str) -> dict[str, list[str]]:
     return found
 
 
-def vague(view: View, variant: str, setting: str) -> bool:
+def vague(layout: Layout, variant: str, setting: str) -> bool:
     """Whether its difference to the reference is known so badly that nothing follows from its not being told apart."""
-    difference = view.difference(variant, setting, ACCURACY)
+    difference = layout.difference(variant, setting, ACCURACY)
     return difference is not None and difference[1] > VAGUE
 
 
-def learning(view: View) -> list[str]:
+def learning(layout: Layout) -> list[str]:
     """Who learns, and who can be told from the reference."""
     paragraphs = []
-    for setting in view.settings:
-        best = view.ranking(setting)[0]
-        sentences = [_with(setting, f"Best is {best} with {accuracy(view, best, setting)}.")]
-        groups = verdicts(view, setting)
+    for setting in layout.settings:
+        best = layout.ranking(setting)[0]
+        sentences = [_with(setting, f"Best is {best} with {accuracy(layout, best, setting)}.")]
+        groups = verdicts(layout, setting)
         compared = [f"{name}: {_list(group)}" for name, group in groups.items() if group and name != "diverged"]
         if compared:
-            beside = f"Beside {view.reference} ({accuracy(view, view.reference, setting)}), replica by replica, "
+            beside = f"Beside {layout.reference} ({accuracy(layout, layout.reference, setting)}), replica by replica, "
             sentences.append(f"{beside}{'; '.join(compared)}.")
-        sentences += [*_diverged(view, setting, groups["diverged"]), *_late(view, setting)]
+        sentences += [*_diverged(layout, setting, groups["diverged"]), *_late(layout, setting)]
         paragraphs.append(" ".join(sentences))
-    if len(view.variants) > 2:
+    if len(layout.variants) > 2:
         paragraphs.append(
             "Intervals are not corrected for the number of comparisons: one in twenty excludes zero by chance alone."
         )
     return paragraphs
 
 
-def inside(view: View) -> list[str]:
+def inside(layout: Layout) -> list[str]:
     """Dead units, and what the shift does to the mean of activations."""
     paragraphs = []
-    for setting in view.settings:
-        dead = {v: view.dead(v, s) for v, s in view.run if s == setting}
+    for setting in layout.settings:
+        dead = {v: layout.dead(v, s) for v, s in layout.run if s == setting}
         dead = {variant: share for variant, share in dead.items() if isfinite(share)}
         if not dead:
             continue
         most = max(dead, key=lambda v: dead[v])
         share = f"The largest share of dead units, active on no image of the probe, is {most}'s: {100 * dead[most]:.1f}"
         text = _with(setting, f"{share}{SPACE}%." if dead[most] > 0 else "No unit is dead at the end.")
-        first, *others = view.pair(setting)
+        first, *others = layout.pair(setting)
         for other in others:
-            if not all(view.survivors(v, setting, "layer1/act_mean").size for v in (first, other)):
+            if not all(layout.survivors(v, setting, "layer1/act_mean").size for v in (first, other)):
                 continue
-            ours, theirs = (view.steps(v, setting, "layer1/act_mean")["mean"] for v in (other, first))
+            ours, theirs = (layout.steps(v, setting, "layer1/act_mean")["mean"] for v in (other, first))
             text += (
                 f" Layer 1's mean activation is {ours.iloc[0]:.2f} with {other} and {theirs.iloc[0]:.2f} with {first} "
                 f"at the start, {ours.iloc[-1]:.2f} and {theirs.iloc[-1]:.2f} at the end."
@@ -232,26 +234,26 @@ def lesson(table: pd.DataFrame) -> list[str]:
     ]
 
 
-def conclusions(view: View) -> list[str]:
+def conclusions(layout: Layout) -> list[str]:
     """What to take away, a sentence or two a point."""
     takeaways = []
-    for setting in view.settings:
-        groups = verdicts(view, setting)
-        unhurt = [v for v in groups["not told apart"] if not vague(view, v, setting)] + groups["better"]
-        harmless = [v for v in scale_groups(view, setting)[LOST] if v in unhurt]
+    for setting in layout.settings:
+        groups = verdicts(layout, setting)
+        unhurt = [v for v in groups["not told apart"] if not vague(layout, v, setting)] + groups["better"]
+        harmless = [v for v in scale_groups(layout, setting)[LOST] if v in unhurt]
         if harmless:
             lost = (
                 f"The scale that activations lose from layer to layer with {_list(harmless)} does not show in the end"
             )
-            takeaways.append(_with(setting, f"{lost}: accuracy can't be told from {view.reference}'s."))
-        takeaways += [_with(setting, sentence) for sentence in _late(view, setting)]
-        takeaways += [_with(setting, sentence) for sentence in _cause(view, setting, groups["diverged"])]
-        first, *others = view.pair(setting)
+            takeaways.append(_with(setting, f"{lost}: accuracy can't be told from {layout.reference}'s."))
+        takeaways += [_with(setting, sentence) for sentence in _late(layout, setting)]
+        takeaways += [_with(setting, sentence) for sentence in _cause(layout, setting, groups["diverged"])]
+        first, *others = layout.pair(setting)
         for other in others:
-            difference = view.difference(other, setting, ACCURACY)
-            change = view.shift(other, setting) - view.shift(first, setting)
-            scores = f"{accuracy(view, other, setting)} against {accuracy(view, first, setting)}"
-            if view.search is not None and difference is not None:
+            difference = layout.difference(other, setting, ACCURACY)
+            change = layout.shift(other, setting) - layout.shift(first, setting)
+            scores = f"{accuracy(layout, other, setting)} against {accuracy(layout, first, setting)}"
+            if layout.search is not None and difference is not None:
                 takeaways.append(f"{other}, beside {first}, {_effect(difference)} of the test images: {scores}.")
             elif change and difference is not None:
                 takeaways.append(
@@ -260,9 +262,9 @@ def conclusions(view: View) -> list[str]:
     return takeaways or ["Nothing here tells one variant from another."]
 
 
-def accuracy(view: View, variant: str, setting: str, name: str = ACCURACY) -> str:
+def accuracy(layout: Layout, variant: str, setting: str, name: str = ACCURACY) -> str:
     """Of the test images, 97.05 ± 0.11 %; of the replicas that have not diverged, and how many have."""
-    alive, lost = view.survivors(variant, setting, name), view.diverged(variant, setting)
+    alive, lost = layout.survivors(variant, setting, name), layout.diverged(variant, setting)
     count = f"{lost} of {lost + len(alive)} diverged"
     if not len(alive):
         return count
@@ -271,15 +273,15 @@ def accuracy(view: View, variant: str, setting: str, name: str = ACCURACY) -> st
     return f"{text} ({count})" if lost else text
 
 
-def ranked(view: View, setting: str) -> list[dict[str, str]]:
+def ranked(layout: Layout, setting: str) -> list[dict[str, str]]:
     """A row a variant, best first: accuracy, its difference to the reference's, losses."""
     rows = []
-    for variant in view.ranking(setting):
-        row = {"variant": variant, "accuracy": accuracy(view, variant, setting)}
-        row["score"] = accuracy(view, variant, setting, SCORE)
-        row["difference"] = points(view.difference(variant, setting, ACCURACY))
+    for variant in layout.ranking(setting):
+        row = {"variant": variant, "accuracy": accuracy(layout, variant, setting)}
+        row["score"] = accuracy(layout, variant, setting, SCORE)
+        row["difference"] = points(layout.difference(variant, setting, ACCURACY))
         for name in ("val/loss", "train/loss"):
-            alive = view.survivors(variant, setting, name)
+            alive = layout.survivors(variant, setting, name)
             if not len(alive):
                 row[name] = ""
                 continue
@@ -294,23 +296,25 @@ def points(difference: tuple[float, float] | None) -> str:
     return "" if difference is None else f"{100 * difference[0]:+.2f}{SPACE}±{SPACE}{100 * difference[1]:.2f}"
 
 
-def _diverged(view: View, setting: str, variants: Sequence[str]) -> Iterator[str]:
+def _diverged(layout: Layout, setting: str, variants: Sequence[str]) -> Iterator[str]:
     if variants:
-        counts = [f"{view.diverged(v, setting)} of {len(view.replicas(v, setting, ACCURACY))} of {v}" for v in variants]
+        counts = [
+            f"{layout.diverged(v, setting)} of {len(layout.replicas(v, setting, ACCURACY))} of {v}" for v in variants
+        ]
         yield f"Replicas that diverged to nan: {_list(counts)}."
 
 
-def _late(view: View, setting: str) -> Iterator[str]:
+def _late(layout: Layout, setting: str) -> Iterator[str]:
     """Variants that are no better than guessing for an epoch, and learn after all."""
-    for variant in view.ranking(setting):
-        curve = view.steps(variant, setting, "val/accuracy")["mean"]
+    for variant in layout.ranking(setting):
+        curve = layout.steps(variant, setting, "val/accuracy")["mean"]
         if len(curve) > 1 and curve.iloc[0] <= 2 * CHANCE < curve.iloc[-1]:
             yield f"{variant} starts late: {100 * curve.iloc[0]:.0f}{SPACE}% after its first epoch."
 
 
-def _cause(view: View, setting: str, diverged: Sequence[str]) -> Iterator[str]:
+def _cause(layout: Layout, setting: str, diverged: Sequence[str]) -> Iterator[str]:
     """Whether those that diverge are those with the largest gradients."""
-    size = {v: view.first_gradient(v, s) for v, s in view.run if s == setting}
+    size = {v: layout.first_gradient(v, s) for v, s in layout.run if s == setting}
     rest = [size[v] for v in size if v not in diverged]
     if diverged and rest:
         least, most = min(size[v] for v in diverged), max(rest)
@@ -330,9 +334,9 @@ def _effect(difference: tuple[float, float]) -> str:
     return f"{'gains' if mean > 0 else 'loses'} {points((abs(mean), ci95))[1:]} percentage points"
 
 
-def _shape(view: View, variant: str, setting: str) -> str:
-    config = view.config(variant, setting)
-    return "-".join(map(str, [view.inputs, *config["model"]["hidden"], config["loss"]["outputs"]]))
+def _shape(layout: Layout, variant: str, setting: str) -> str:
+    config = layout.config(variant, setting)
+    return "-".join(map(str, [layout.inputs, *config["model"]["hidden"], config["loss"]["outputs"]]))
 
 
 def _with(setting: str, text: str) -> str:

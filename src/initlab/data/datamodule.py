@@ -1,0 +1,126 @@
+"""Lightning's data module: images that stay on the device, handed out in blocks of whole batches."""
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from initlab.checks import check_int
+from initlab.data import normalized
+from initlab.random_streams import stream
+
+# Workers would only copy what lies in memory.
+warnings.filterwarnings("ignore", ".*does not have many workers", category=UserWarning)
+
+
+class DataModule(LightningDataModule):
+    """The normalised images, on the device for the whole run, handed out in whole batches.
+
+    folder: what the normalize stage wrote.  batch_size: images an optimiser step.
+    block: optimiser steps a `training_step`: Lightning's cost is paid once a block, not once a step.
+    seed: of the order of the training images, which is a function of (seed, epoch), the same for every replica.
+    """
+
+    def __init__(self, folder: str | Path, *, batch_size: int, seed: int, block: int = 128) -> None:
+        super().__init__()
+        check_int("batch_size", batch_size, least=1)
+        check_int("block", block, least=1)
+        if not isinstance(folder, str | Path):
+            raise ValueError(f"data.folder is {folder!r}; expected the name of a folder")
+        self.folder, self.batch_size, self.seed, self.block = Path(folder), batch_size, seed, block
+        self.splits: dict[str, tuple[Tensor, Tensor]] = {}  # images (N, 784), labels (N,)
+
+    def prepare_data(self) -> None:
+        """Checks the files. Raises ValueError if one is missing or damaged, or holds less than a batch."""
+        normalized.verify(self.folder)
+        images = normalized.read_facts(self.folder)["splits"]["train"]["images"]
+        if self.batch_size > images:
+            raise ValueError(f"batch_size is {self.batch_size}; there are {images:,} training images")
+
+    def setup(self, stage: str) -> None:
+        if not self.splits:
+            device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+            for name in normalized.SPLITS:
+                images, labels = normalized.load(self.folder, name)
+                self.splits[name] = images.to(device), labels.to(device)
+
+    @property
+    def inputs(self) -> int:
+        """Pixels an image."""
+        return self.splits["train"][0].shape[1]
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps an epoch."""
+        return len(self.splits["train"][0]) // self.batch_size
+
+    def train_dataloader(self) -> DataLoader:
+        images, labels = self.splits["train"]
+        order = EpochOrder(len(images), self.batch_size, self.block, seed=self.seed, device=images.device)
+        if self.trainer is not None:  # of a resumed run Lightning asks for the first rows before it says the epoch
+            order.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
+        return DataLoader(Blocks(images, labels, self.batch_size), batch_size=None, sampler=order)
+
+    def val_dataloader(self) -> DataLoader:
+        return self._chunks("validation")
+
+    def test_dataloader(self) -> DataLoader:
+        return self._chunks("test")
+
+    def _chunks(self, name: str, size: int = 500) -> DataLoader:
+        """One batch, all of it: chunks x (784, B), y (B,) in order, which bound the memory that many replicas take."""
+        images, labels = self.splits[name]
+        chunks = [(x.mT, y) for x, y in zip(images.split(size), labels.split(size), strict=True)]
+        return DataLoader([chunks], batch_size=None)  # type: ignore[arg-type]
+
+
+class EpochOrder(Sampler[Tensor]):
+    """Row numbers shuffled anew each epoch, in blocks of whole batches; Lightning calls `set_epoch`.
+
+    The rows left over, fewer than a batch, sit this epoch out: a small last batch would be a noisier step.
+    """
+
+    def __init__(self, rows: int, batch_size: int, block: int, *, seed: int, device: torch.device) -> None:
+        self.rows, self.used, self.size = rows, rows - rows % batch_size, batch_size * block
+        self.seed, self.device, self.epoch = seed, device, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[Tensor]:
+        order = stream(self.seed, "epoch", self.epoch).permutation(self.rows)[: self.used]
+        return iter(torch.from_numpy(order).to(self.device).split(self.size))
+
+    def __len__(self) -> int:
+        return -(-self.used // self.size)
+
+
+class Block:
+    """The batches x (784, B), y (B,) of some rows, each gathered only when its step comes, while it fits the cache.
+
+    It can be gone through by several threads at once.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, rows: Tensor, batch_size: int) -> None:
+        self.images, self.labels, self.batches = images, labels, rows.split(batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for rows in self.batches:
+            yield self.images.index_select(0, rows).mT, self.labels.index_select(0, rows)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+class Blocks(Dataset):
+    """Rows -> the block of their batches."""
+
+    def __init__(self, images: Tensor, labels: Tensor, batch_size: int) -> None:
+        self.images, self.labels, self.batch_size = images, labels, batch_size
+
+    def __getitem__(self, rows: Tensor) -> Block:
+        return Block(self.images, self.labels, rows, self.batch_size)

@@ -1,0 +1,40 @@
+"""Download of the raw files, mirror after mirror, each checked against its checksum."""
+
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from initlab.data import DataError
+from initlab.data.digests import has_digest
+
+
+def download(
+    mirrors: Sequence[str], files: Mapping[str, str], folder: Path, *, timeout: float = 20, retries: int = 1
+) -> None:
+    """Downloads `files` ({name: MD5}) into `folder`, trying one mirror after another until one serves the right bytes.
+
+    timeout: seconds a mirror may stay silent.  retries: further attempts at one mirror before the next is tried.
+    Files that are there with the right checksum are kept. At the end all files are in place, or none has changed.
+    Raises DataError, naming every failure, if no mirror serves a file.
+    """
+    import pooch  # half a second, and needs the network: nothing else here does
+
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = {name: md5 for name, md5 in files.items() if not has_digest(folder / name, md5)}
+    transport = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=timeout)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as partial:
+        for name, md5 in missing.items():
+            failures = []
+            for mirror in mirrors:
+                source = pooch.create(partial, mirror, registry={name: f"md5:{md5}"}, retry_if_failed=retries)
+                try:
+                    source.fetch(name, downloader=transport)
+                    break
+                except (OSError, ValueError) as error:  # requests' errors are OSErrors, a wrong hash is a ValueError
+                    failures.append(f"  {mirror}{name}: {str(error).splitlines()[0]}")
+            else:
+                raise DataError("\n".join([f"no mirror serves {name} with MD5 {md5}", *failures]))
+        for name in missing:
+            Path(partial, name).chmod(0o644)  # temporary files are their owner's alone
+            Path(partial, name).replace(folder / name)

@@ -1,0 +1,50 @@
+"""The version of the raw data that a .dvc file pins."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from initlab.data import DataError
+from initlab.data.digests import file_digest
+from initlab.data.idx import IMAGES, LABELS, PREFIXES
+
+
+def dvc_hash(folder: Path) -> str:
+    """The hash that DVC gives a folder of the four files: the MD5 of their listing. A .dvc file pins it."""
+    names = sorted(name for prefix in PREFIXES for name in (IMAGES.format(prefix), LABELS.format(prefix)))
+    listing = [{"md5": file_digest(folder / name, "md5"), "relpath": name} for name in names]
+    return f"{hashlib.md5(json.dumps(listing).encode(), usedforsecurity=False).hexdigest()}.dir"
+
+
+def pinned_hash(by: str | None) -> str | None:
+    """The hash that this .dvc file pins; None if no file is named, which allows any data. Raises DataError."""
+    if by is None:
+        return None
+    try:
+        return OmegaConf.load(by).outs[0].md5
+    except (OSError, YAMLError, OmegaConfBaseException, AttributeError, TypeError) as error:
+        raise DataError(f"data.pin is {by!r}; expected null, or the name of a .dvc file that is here") from error
+
+
+def check_pinned(folder: Path, by: str | None) -> None:
+    """Raises DataError, with the command that restores them, unless the files are the ones that this .dvc file pins."""
+    expected = pinned_hash(by)
+    if expected is None:
+        return
+    # DVC takes a copy that is read-only for whole; of others it takes the hash, and throws away what is damaged.
+    # An import is made again; files that were added are taken from the cache: to add them again would pin the damage.
+    again = "repro" if "deps" in OmegaConf.load(str(by)) else "checkout"
+    restore = f"chmod -R u+w .dvc/cache && dvc {again} -f {by}"
+    try:
+        found = dvc_hash(folder)
+    except OSError as error:
+        raise DataError(f"{error.filename}: {error.strerror}; get it back with: {restore}") from error
+    if found != expected:
+        raise DataError(
+            f"{folder} holds data {found}; {by} pins {expected}: a file, or DVC's copy of it, is damaged, or of "
+            f"another version; get them back with: {restore}"
+        )

@@ -1,0 +1,82 @@
+"""The statistics measured of each layer: {name: function}.
+
+A statistic is a function of one layer's tensors that returns one value per replica. A new one is one line here.
+"""
+
+from collections.abc import Callable
+from math import sqrt
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+BINS, LOW, HIGH = 64, -1.0, 7.0  # of a histogram: its bins are 1/8 wide, so that 0 and a shift of 0.5 are edges
+INNER = (-2, -1)  # a statistic is taken over everything but the replicas
+
+
+class LayerTensors(NamedTuple):
+    """One layer on a batch of B images, all with a leading replica axis.
+
+    z: pre-activations (R, D, B).  a: activations (R, D, B).  delta: dL/dz (R, D, B), L the mean over the batch.
+    W: weights (R, D, E).  gW: dL/dW (R, D, E).
+    """
+
+    z: Tensor
+    a: Tensor
+    delta: Tensor
+    W: Tensor
+    gW: Tensor  # noqa: N815 (the formula's name)
+
+
+def std(x: Tensor) -> Tensor:
+    """Standard deviation over all entries of a layer, |x - mean| / sqrt(n - 1): (R, D, E) -> (R,).
+
+    torch.std, which takes mean and squares in one pass, one entry after the other, is an order of magnitude slower.
+    """
+    x = x.flatten(-2)
+    return torch.linalg.vector_norm(x - x.mean(-1, keepdim=True), dim=-1) / sqrt(x.shape[-1] - 1)
+
+
+ALL_LAYERS: dict[str, Callable[[LayerTensors], Tensor]] = {
+    "preact_mean": lambda layer: layer.z.mean(INNER),
+    "preact_std": lambda layer: std(layer.z),
+    "act_mean": lambda layer: layer.a.mean(INNER),
+    "act_std": lambda layer: std(layer.a),
+    "delta_std": lambda layer: std(layer.delta) * layer.delta.shape[-1],  # of one image's loss: x B
+    "grad_std": lambda layer: std(layer.gW),
+    "weight_std": lambda layer: std(layer.W),
+}
+
+# Of hidden layers alone: the last one is linear. A unit is dead where no image of the batch makes it active; where
+# pre-activations have become nan, there is no telling.
+HIDDEN_LAYERS: dict[str, Callable[[LayerTensors], Tensor]] = {
+    "dead_fraction": lambda layer: (layer.z.amax(-1) <= 0).float().mean(-1) + _nan_if_any(layer.z),
+    "inactive_fraction": lambda layer: (layer.z <= 0).float().mean(INNER) + _nan_if_any(layer.z),
+}
+
+
+def _nan_if_any(z: Tensor) -> Tensor:
+    """0, or nan for a replica that has a nan: (R, D, B) -> (R,)."""
+    return torch.where(z.amax(INNER).isnan(), torch.nan, 0.0)  # a nan is the largest of all
+
+
+def measure(layers: list[LayerTensors]) -> dict[str, Tensor]:
+    """{"layer1/act_mean": (R,), ...} of every layer, the first being layer1."""
+    values: dict[str, Tensor] = {}
+    for number, layer in enumerate(layers, start=1):
+        functions = ALL_LAYERS if number == len(layers) else ALL_LAYERS | HIDDEN_LAYERS
+        values |= {f"layer{number}/{name}": function(layer) for name, function in functions.items()}
+    return values
+
+
+def histogram(a: Tensor) -> Tensor:
+    """Counts of all values of a, replicas taken together, in BINS bins from LOW to HIGH: (R, D, B) -> (BINS,).
+
+    What lies beyond either end is counted in the last bin there.
+    """
+    return a.clamp(LOW, HIGH).histc(BINS, LOW, HIGH)
+
+
+def update_ratio(before: Tensor, after: Tensor) -> Tensor:
+    """Size of one optimiser step beside the weights it changed, std(W' - W) / std(W): (R, D, E) twice -> (R,)."""
+    return std(after - before) / std(before)

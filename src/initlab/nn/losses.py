@@ -1,0 +1,69 @@
+"""Losses, each beside its gradient.
+
+R replicas, C outputs, B batch.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+
+@runtime_checkable
+class Loss(Protocol):
+    """A loss function: the width of the last layer it needs, the loss with its gradient, and the class it predicts."""
+
+    @property
+    def outputs(self) -> int: ...
+
+    def __call__(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Losses of single images (R, B), and delta = dL/dz of their mean over B (R, C, B)."""
+
+    def predict(self, z: Tensor) -> Tensor:
+        """Predicted digits (R, B)."""
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """Softmax cross-entropy: L = -(1/B) sum_i log p[y_i, i], p = softmax(z) over the C outputs."""
+
+    outputs: int = 10
+
+    def __post_init__(self) -> None:
+        if type(self.outputs) is not int or self.outputs < 2:
+            raise ValueError(f"outputs is {self.outputs!r}; expected the number of classes, at least 2")
+
+    def __call__(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Losses (R, B) and delta = (p - onehot(y)) / B (R, C, B), from z (R, C, B) and y (B,), int64 in [0, C).
+
+        Source: Bishop (2006), Pattern Recognition and Machine Learning, eq. 4.109.
+        """
+        onehot = torch.eye(self.outputs, dtype=z.dtype, device=z.device).index_select(1, y)  # (C, B)
+        log_p = z.log_softmax(1)                                        # log p = z - log sum_C e^z
+        losses = -(log_p * onehot).sum(1)                               # -log p[y]
+        return losses, (log_p.exp() - onehot) / y.numel()               # (p - onehot(y)) / B
+
+    def predict(self, z: Tensor) -> Tensor:
+        """The most probable class: (R, C, B) -> (R, B)."""
+        return z.argmax(1)
+
+
+@dataclass(frozen=True)
+class MeanSquaredError:
+    """The lesson's stand-in: one output against the digit itself, L = (1/B) sum_i (z_i - y_i)^2."""
+
+    outputs: int = 1
+
+    def __post_init__(self) -> None:
+        if type(self.outputs) is not int or self.outputs != 1:
+            raise ValueError(f"outputs is {self.outputs!r}; expected 1: the squared error is taken against the digit")
+
+    def __call__(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Losses (R, B) and delta = 2 (z - y) / B (R, 1, B), from z (R, 1, B) and y (B,)."""
+        error = z - y                                                   # (R, 1, B)
+        return error.squeeze(1) ** 2, 2 * error / y.numel()
+
+    def predict(self, z: Tensor) -> Tensor:
+        """The nearest digit: (R, 1, B) -> (R, B)."""
+        return z.squeeze(1).round().clamp(0, 9)

@@ -1,0 +1,66 @@
+"""The report of any sweep, from its folder or from the id of its parent run."""
+
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from initlab import report
+from initlab.tracking import results
+
+LESSON_COLUMNS = {
+    *("source", "quantity", "expression", "printed", "ours", "theory", "verdict", "low", "high", "percentile")
+}
+
+
+def report_on(sweep: str, folder: Path | None, lesson: Path | None, *, uri: str) -> None:
+    """Writes a report, and copies it into the artifacts of the sweep's parent run, if the tracking store has that.
+
+    sweep: a sweep's folder, or the id of its parent run.  folder: where the report goes, by default report/ in the
+    sweep's.  lesson: the lesson's table, to be part of it.  uri: of the tracking store.
+    Raises ValueError or OSError for what can't be read; store.TrackingError.
+    """
+    table = _lesson(lesson) if lesson is not None else None
+    source, run_id = Path(sweep), None
+    if not source.is_dir():
+        if not re.fullmatch("[0-9a-f]{32}", sweep):
+            raise ValueError(f"{sweep} is neither a folder nor the id of a run")
+        from initlab.tracking import parent_run
+
+        source, run_id = Path("multirun", sweep), sweep
+        results.save(parent_run.load_results(uri, run_id), source)
+    folder = folder or source / "report"
+    names = report.write(report.lay_out(results.load(source)), folder, table)
+    if lesson is not None:
+        if lesson.resolve() != (folder / "lesson.csv").resolve():
+            shutil.copy(lesson, folder / "lesson.csv")
+        names.append("lesson.csv")
+    print(f"report: {folder / 'index.html'}")
+    print(_copied(uri, folder, names, run_id, results.digest(source)))
+
+
+def _lesson(path: Path) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is not the lesson's table: {str(error).strip()}") from error
+    if not set(table.columns) >= LESSON_COLUMNS:
+        missing = ", ".join(sorted(LESSON_COLUMNS - set(table.columns)))
+        raise ValueError(f"{path} is not the lesson's table: it lacks {missing}")
+    return table
+
+
+def _copied(uri: str, folder: Path, names: Sequence[str], run_id: str | None, digest: str) -> str:
+    """Copies the report to the run, or to the newest one with these results; says where it went."""
+    from initlab.tracking import parent_run, store
+
+    try:
+        run_id = run_id or parent_run.find_parent(uri, digest)
+        if run_id is None:
+            return "no sweep with these results is in MLflow"
+        parent_run.log_files(uri, folder, names, run_id=run_id)
+    except store.TrackingError as error:
+        return f"not copied to MLflow: {error}"
+    return f"copied to the artifacts of run {run_id}"

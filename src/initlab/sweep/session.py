@@ -1,0 +1,106 @@
+"""A sweep while it runs, and its end: progress, results, report, status and exit code."""
+
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import mean
+
+from initlab import report
+from initlab.sweep.launchers import Launcher
+from initlab.sweep.watch import duration, watching
+from initlab.tracking import results, store
+from initlab.tracking.parent_run import ParentRun
+
+log = logging.getLogger(__name__)
+
+
+class SweepSession:
+    """The sweep of a parent run.
+
+    folder: where its results go.  with_report: whether a report is written beside them, and logged.  jobs: how many
+    there are; 0 if that is not known.  extra: a file to log with the parent run, if it exists by then.
+    """
+
+    def __init__(
+        self,
+        parent: ParentRun,
+        launcher: Launcher,
+        *,
+        folder: Path,
+        with_report: bool = True,
+        jobs: int = 0,
+        extra: Path | None = None,
+    ) -> None:
+        self.parent, self.launcher, self.folder = parent, launcher, folder
+        self.with_report, self.jobs, self.extra = with_report, jobs, extra
+        self.finished = False  # set when all jobs have run
+        self._seconds: list[float] = []  # that complete jobs took
+        self._started: float | None = None
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """While it lasts, jobs run; then the sweep ends, however the body did."""
+        try:
+            if self.launcher.remote:
+                with watching(self.parent, self.jobs):
+                    yield
+            else:
+                yield
+        finally:
+            self.end()
+
+    def start_job(self, number: int, *, resumed: bool) -> None:
+        """Logs how far the sweep is. resumed: whether the job had begun before, so that its time says little."""
+        if self.jobs:
+            complete = self._seconds[1:] or self._seconds  # the first job does what all need
+            left = f", about {duration(mean(complete) * (self.jobs - number))} to go" if complete else ""
+            log.info(f"job {number + 1} of {self.jobs}{left}")
+        self._started = None if resumed else time.monotonic()
+
+    def end_job(self) -> None:
+        """Notes how long the job took."""
+        if self._started is not None:
+            self._seconds.append(time.monotonic() - self._started)
+
+    def end(self) -> None:
+        """Collects the results of all finished jobs, writes and logs the report, and ends the parent run.
+
+        Raises SystemExit if the store does not answer.
+        """
+        if self.launcher.remote and not self.finished:
+            self.launcher.stop()
+        status, reason, lost = "FINISHED" if self.finished else "FAILED", "a job failed", None
+        try:
+            self._log_results()
+            log.info(f"recorded as sweep {self.parent.run_id}\n{self.parent.viewing_instructions()}")
+        except store.TrackingError as error:
+            status, reason, lost = "FAILED", str(error), error
+        except BaseException as error:
+            status, reason = "FAILED", f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            try:
+                self.parent.end(status, reason)
+            except store.TrackingError as error:
+                lost = error
+        if lost is not None:
+            sys.exit(f"error: {lost}; once it is back, the same command with resume=true ends the sweep")
+
+    def _log_results(self) -> None:
+        found = self.parent.collect_results()
+        if found is None:
+            return
+        results.save(found, self.folder)
+        layout, seconds = report.lay_out(found), self.parent.job_seconds()
+        log.info(f"\n{report.terminal_table(layout, seconds)}")
+        if self.with_report:
+            names = report.write(layout, self.folder / "report")
+            log.info(f"report: {Path(self.folder, 'report', 'index.html').absolute()}")
+            self.parent.log_files(self.folder / "report", names)
+        lead, table = report.summary(layout, seconds)
+        self.parent.set_description(lead, table, results.digest(self.folder), report.best_run(layout))
+        if self.extra is not None and self.extra.exists():
+            self.parent.log_files(self.extra.parent, [self.extra.name])

@@ -1,0 +1,82 @@
+"""Progress of a sweep whose jobs run in other processes: one line for each job that ends."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from initlab.tracking import store
+from initlab.tracking.parent_run import EndedJob, ParentRun
+
+log = logging.getLogger(__name__)
+
+INTERVAL = 2  # seconds between two queries
+SKEW = 60_000  # ms that the clock of another host may be behind
+
+
+@contextmanager
+def watching(parent: ParentRun, jobs: int) -> Iterator[None]:
+    """While it lasts, logs how each job ends, and how long the others may take.
+
+    It asks the tracking store, which knows wherever they run. jobs: how many there are; 0 if that is not known.
+    """
+    over, progress = threading.Event(), _Progress(parent, jobs)
+
+    def watch() -> None:
+        while not over.wait(INTERVAL):
+            progress.update()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        progress.update()
+
+
+class _Progress:
+    """The jobs whose end has been logged."""
+
+    def __init__(self, parent: ParentRun, jobs: int) -> None:
+        self.parent, self.jobs = parent, jobs
+        self.started = time.monotonic()
+        self.since = int(1000 * time.time()) - SKEW
+        before = parent.ended_jobs(0)
+        self.finished = {job.run_id for job in before if job.status == "FINISHED"}
+        self.logged = {(job.run_id, job.time) for job in before}
+        self.new: set[str] = set()  # jobs
+
+    def update(self) -> None:
+        with suppress(store.TrackingError):  # a store that is away is asked again later
+            for job in self.parent.ended_jobs(self.since):
+                if (job.run_id, job.time) not in self.logged:
+                    self.logged.add((job.run_id, job.time))
+                    self.new.add(job.run_id)
+                    log.info(f"{self._done()}  {job.name}  {_result(job)}{self._left()}")
+
+    def _done(self) -> str:
+        done = len(self.new | self.finished)
+        return f"{done} of {self.jobs}" if self.jobs else f"{done}"
+
+    def _left(self) -> str:
+        left = self.jobs - len(self.new | self.finished)
+        if left <= 0 or len(self.new) < 2:  # the first one takes longer: it imports the libraries
+            return ""
+        seconds = (time.monotonic() - self.started) / len(self.new) * left
+        return f"  about {duration(seconds)} to go"
+
+
+def _result(job: EndedJob) -> str:
+    if job.status != "FINISHED":
+        return f"{job.status}: {(job.reason or '').partition(chr(10))[0]}"
+    interval = "" if job.ci95 is None else f" ± {100 * job.ci95:.2f}"
+    return f"test/accuracy {100 * (job.accuracy or 0):.2f}{interval} %"
+
+
+def duration(seconds: float) -> str:
+    """75 -> 1 min 15 s."""
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

@@ -1,0 +1,230 @@
+"""The parent run of a sweep, and the results of its jobs put together."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+from mlflow.entities import Run
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
+from omegaconf import OmegaConf
+from safetensors.torch import load_file
+
+from initlab.tracking import artifacts, store, ui
+from initlab.tracking.results import Results
+from initlab.tracking.run_logger import owner_tags
+
+DIGEST = "results.sha256"  # tag of a sweep
+NOTE = 8000  # characters that MLflow allows in a tag
+
+
+class EndedJob(NamedTuple):
+    """A job of a sweep that has ended. reason: if it did not finish.  time: ms since 1970."""
+
+    run_id: str
+    name: str
+    status: str
+    reason: str | None
+    time: int
+    accuracy: float | None
+    ci95: float | None
+
+
+class ParentRun:
+    """The parent run of a sweep's jobs, which find it by the sweep's folder, in whichever process they run."""
+
+    def __init__(
+        self,
+        *,
+        uri: str,
+        experiment: str,
+        folder: str,
+        name: str,
+        overrides: Sequence[str] = (),
+        resume: bool = False,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Creates the run, or reopens the unfinished one of this folder if it is to be resumed.
+
+        Raises store.TrackingError.
+        """
+        self.client, self.experiment_id = store.connect(uri, experiment)
+        self.jobs: list[Run] = []  # whose results were collected
+        store.mark_orphaned_runs_killed(self.client, self.experiment_id)
+        if resume:
+            found = self.client.search_runs([self.experiment_id], f'tags.sweep = "{folder}"')
+            self.run_id = next(run.info.run_id for run in found if run.info.status != "FINISHED")
+            store.reopen_run(self.client, self.run_id)
+        else:
+            tags = owner_tags() | {"sweep": folder, "overrides": json.dumps(list(overrides))} | dict(tags or {})
+            self.run_id = self.client.create_run(self.experiment_id, run_name=name, tags=tags).info.run_id
+        self.client.set_experiment_tag(self.experiment_id, *ui.view_of_jobs(self.run_id))
+
+    def collect_results(self) -> Results | None:
+        """The results of all finished jobs, if there are any. Raises store.TrackingError."""
+        with store.tracking_errors("the tracking store"):
+            self.jobs = store.finished_jobs(self.client, self.experiment_id, self.run_id)
+            return _combined(self.client, self.jobs)
+
+    def set_description(self, lead: str, table: str, digest: str, best: str | None = None) -> None:
+        """Sets the Markdown description that MLflow shows with the run, and the digest by which `find_parent` finds it.
+
+        best: the name of a search's best run, which becomes a tag.  Raises store.TrackingError.
+        """
+        link = f"[Its jobs, side by side]({ui.address_of_jobs(self.experiment_id, self.run_id)})"
+        with store.tracking_errors("the tracking store"):
+            if best is not None:
+                run_id = next(job.info.run_id for job in self.jobs if best in (job.info.run_name, _unique_name(job)))
+                self.client.set_tag(self.run_id, "best", best)
+                link = f"[The best]({ui.address(self.experiment_id, run_id)}) · {link}"
+            text = f"{lead} {link}\n\n{table}"
+            self.client.set_tag(self.run_id, DIGEST, digest)
+            self.client.set_tag(self.run_id, MLFLOW_RUN_NOTE, text[:NOTE].rpartition("\n")[0])
+
+    def job_seconds(self) -> dict[str, float]:
+        """{run: seconds it took}, of the jobs whose results were collected."""
+        return {job.info.run_name: (job.info.end_time - job.info.start_time) / 1000 for job in self.jobs}
+
+    def ended_jobs(self, since: int) -> list[EndedJob]:
+        """Jobs that have ended since a time (ms since 1970), in that order. Raises store.TrackingError."""
+        query = f"tags.`mlflow.parentRunId` = '{self.run_id}' and attributes.end_time > {since}"
+        with store.tracking_errors("the tracking store"):
+            found = self.client.search_runs([self.experiment_id], query, 1, 50000, ["attributes.end_time ASC"])
+        return [
+            EndedJob(
+                run.info.run_id,
+                run.info.run_name,
+                run.info.status,
+                run.data.tags.get("end.reason"),
+                run.info.end_time,
+                run.data.metrics.get("test/accuracy"),
+                run.data.metrics.get("test/accuracy.ci95"),
+            )
+            for run in found
+            if run.info.status != "RUNNING"
+        ]
+
+    def viewing_instructions(self) -> str:
+        """How to look at it in a browser: a command, if one is needed, and its address and that of its jobs."""
+        uri = self.client.tracking_uri
+        served = uri.startswith("http")
+        here = uri == f"sqlite:///{Path.cwd()}/mlflow.db"
+        command = f"mlflow ui{'' if here else f' --backend-store-uri {store.redact(uri)}'}, then"
+        server = store.redact(uri).rstrip("/") if served else "http://127.0.0.1:5000"
+        return "\n".join(
+            [
+                f"to look at it: {'open' if served else command}",
+                f"  {server}/{ui.address(self.experiment_id, self.run_id)}",
+                f"  {server}/{ui.address_of_jobs(self.experiment_id, self.run_id)} (its jobs, side by side)",
+            ]
+        )
+
+    def log_files(self, folder: Path, names: Sequence[str]) -> None:
+        """Logs these files of a folder as artifacts. Raises store.TrackingError."""
+        with store.tracking_errors("the tracking store"):
+            _log_files(self.client, self.run_id, folder, names)
+
+    def end(self, status: str, reason: str = "a job failed") -> None:
+        """Ends the run, with this reason if it did not finish, and marks jobs KILLED that did not record their end.
+
+        Raises store.TrackingError.
+        """
+        lost = "its sweep has ended, and it did not record its own end"
+        why: str | None = None
+        if status != "FINISHED":
+            status, why = store.end_status(store.redact(reason))
+        with store.tracking_errors("the tracking store"):
+            store.mark_running_jobs_killed(
+                self.client, self.experiment_id, self.run_id, why if why and status == "KILLED" else lost
+            )
+            store.end_run(self.client, self.run_id, status, why)
+
+
+def find_resumable_sweep(uri: str, experiment: str, overrides: Sequence[str], run_id: str | None) -> Path | None:
+    """The folder of a sweep that can be resumed: of `run_id`, or else of the newest sweep with these overrides that did
+    not finish, if there is one.
+
+    Raises store.TrackingError, and ValueError if `run_id` can't be resumed.
+    """
+    client, experiment_id = store.connect(uri, experiment)
+    store.mark_orphaned_runs_killed(client, experiment_id)
+    text = json.dumps(list(overrides))
+    if run_id is None:
+        sweeps = store.interrupted_runs(client, experiment_id, "tags.sweep != ''")
+        folders = [Path(one.data.tags["sweep"]) for one in sweeps if one.data.tags.get("overrides") == text]
+        return next((folder for folder in folders if folder.is_dir()), None)
+    found = store.get_run(client, run_id)
+    folder = store.resumable_folder(found, "sweep")
+    if found.data.tags.get("overrides") != text:
+        raise ValueError(f"sweep {run_id} was of {found.data.tags.get('overrides')}; resume needs the same command")
+    return folder
+
+
+def load_results(uri: str, run_id: str) -> Results:
+    """The results of a recorded sweep, by the id of its parent run. Raises store.TrackingError if it has none."""
+    client = store.connect_existing(uri)
+    run = store.get_run(client, run_id)
+    found = _combined(client, store.finished_jobs(client, run.info.experiment_id, run_id))
+    if found is None:
+        raise store.TrackingError(
+            f"{run_id} ({run.info.run_name}) is not a sweep: it has no finished jobs nested under it"
+        )
+    return found
+
+
+def log_files(uri: str, folder: Path, names: Sequence[str], *, run_id: str) -> None:
+    """Logs these files of a folder as artifacts of a run. Raises store.TrackingError."""
+    with store.tracking_errors(store.location(uri)):
+        _log_files(store.connect_existing(uri), run_id, folder, names)
+
+
+def find_parent(uri: str, digest: str) -> str | None:
+    """The id of the newest sweep whose results have this digest, if there is one. Raises store.TrackingError."""
+    client = store.connect_existing(uri)
+    with store.tracking_errors(store.location(uri)):
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        found = client.search_runs(experiments, f"tags.`{DIGEST}` = '{digest}'", max_results=1)
+    return found[0].info.run_id if found else None
+
+
+def _log_files(client: MlflowClient, run_id: str, folder: Path, names: Sequence[str]) -> None:
+    for name in names:
+        within = str(Path(name).parent)
+        client.log_artifact(run_id, str(folder / name), None if within == "." else within)
+
+
+def _unique_name(job: Run) -> str:
+    """The name of a run among others with the same name."""
+    return f"{job.info.run_name} ({job.info.run_id[:8]})"
+
+
+def _combined(client: MlflowClient, jobs: Sequence[Run]) -> Results | None:
+    """The results of these jobs: their tables one below the other, with name and overrides as columns."""
+    # A job that was run twice counts once. Jobs with the same name may have different configurations.
+    newest = {(job.info.run_name, job.data.tags["config.sha256"]): job for job in jobs}
+    twice = Counter(name for name, _ in newest)
+    tables, runs, tensors = [], {}, {}
+    for (name, _), job in newest.items():
+        name = name if twice[name] == 1 else _unique_name(job)
+        overrides = json.loads(job.data.tags["overrides"])
+        swept = dict(item.lstrip("+~").partition("=")[::2] for item in overrides)
+        with TemporaryDirectory() as folder:
+            # By its address: given the run's id, MLflow would fetch the run and its models before each of the files.
+            table, tensor, config, theory = (
+                download_artifacts(f"{job.info.artifact_uri}/{file}", dst_path=folder, tracking_uri=client.tracking_uri)
+                for file in (artifacts.REPLICAS, artifacts.TENSORS, artifacts.CONFIG, artifacts.THEORY)
+            )
+            values = pd.read_csv(table)
+            tensors[name] = load_file(tensor)
+            runs[name] = {
+                "overrides": swept,
+                "config": OmegaConf.to_container(OmegaConf.load(config)),
+                "theory": json.loads(Path(theory).read_text(encoding="utf-8")),
+            }
+        tables.append(pd.concat([pd.DataFrame({"run": name} | swept, index=values.index), values], axis=1))
+    return Results(pd.concat(tables, ignore_index=True), runs, tensors) if tables else None

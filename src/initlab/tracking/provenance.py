@@ -1,0 +1,128 @@
+"""Provenance of a run: the code, data, packages and machine that determine its numbers to the bit."""
+
+import hashlib
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import requires, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import initlab
+from initlab.tracking.artifacts import PROVENANCE
+
+PACKAGE = Path(initlab.__file__).resolve().parent
+PARTS = ("code", "data", "packages", "machine")
+Provenance = dict[str, dict[str, str]]
+
+
+def current(facts: Mapping[str, Any], device: torch.device, devices: int = 1) -> Provenance:
+    """The provenance of a run on this device, or on several like it, of the data with these facts.
+
+    facts: from `normalized.read_facts`.
+    Returns code: SHA-256 of every file of this package that is loaded.  data: SHA-256 of every split.  packages:
+    versions of what the package depends on.  machine: what decides the order of floating-point sums.
+    """
+    return {
+        "code": code(),
+        "data": {name: fact["sha256"] for name, fact in facts["splits"].items()},
+        "packages": packages(),
+        "machine": machine(device) | {"devices": str(devices)},
+    }
+
+
+def validated(found: object) -> Provenance:
+    """A provenance that was read from a file. Raises ValueError if a part is missing, or is not {name: text}."""
+    if not isinstance(found, dict) or not all(isinstance(found.get(part), dict) and found[part] for part in PARTS):
+        raise ValueError(f"{PROVENANCE} lacks one of {', '.join(PARTS)}")
+    if not all(isinstance(value, str) for part in PARTS for value in found[part].values()):
+        raise ValueError(f"{PROVENANCE} has a value that is not text")
+    return found
+
+
+def code(names: Iterable[str] | None = None) -> dict[str, str]:
+    """{file: SHA-256} of these files of the package, as far as they exist; by default of all that are loaded.
+
+    A file is named by its path within the package, with slashes: nn/mlp.py.
+    """
+    if names is None:
+        names = sorted({path.relative_to(PACKAGE).as_posix() for path in _loaded_files()})
+    paths = {name: PACKAGE / name for name in names if (PACKAGE / name).resolve().is_relative_to(PACKAGE)}
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items() if path.is_file()}
+
+
+def _loaded_files() -> Iterator[Path]:
+    """The source files of this package's modules that this process has imported."""
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if file is not None and Path(file).resolve().is_relative_to(PACKAGE):
+            yield Path(file).resolve()
+
+
+def packages() -> dict[str, str]:
+    """{package: version} of what this project needs to run, and Python."""
+    needed = [entry for entry in requires("initlab") or [] if "extra ==" not in entry]
+    names = sorted(found[0] for found in (re.match(r"[\w.-]+", entry) for entry in needed) if found)
+    return {"python": platform.python_version()} | {name: version(name) for name in names}
+
+
+def machine(device: torch.device) -> dict[str, str]:
+    """The kind of processor the sums are made on, but not how many: each worker uses one thread."""
+    cpu = {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu(),
+        "vector units": torch.backends.cpu.get_cpu_capability(),
+    }
+    return {"device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type} | cpu
+
+
+def differences(
+    recorded: Mapping[str, Mapping[str, str]], now: Mapping[str, Mapping[str, str]]
+) -> dict[str, list[str]]:
+    """{part: one line for each difference}, for the parts that differ. Only what was recorded is compared."""
+    found = {}
+    for part in recorded:
+        lines = [
+            f"{name}: recorded {_short(value)}, here {_short(now[part].get(name, 'none'))}"
+            for name, value in recorded[part].items()
+            if now[part].get(name) != value
+        ]
+        if lines:
+            found[part] = lines
+    return found
+
+
+def tags() -> dict[str, str]:
+    """Tags with the commit, whether anything has changed since, and the hash of dvc.lock, as far as they are known."""
+    found = {}
+    commit = git("rev-parse", "HEAD")
+    if commit is not None:
+        dirty = bool(git("status", "--porcelain"))
+        found = {"git.commit": commit, "mlflow.source.git.commit": commit, "git.dirty": str(dirty)}
+    if Path("dvc.lock").is_file():
+        found["dvc.lock.md5"] = hashlib.md5(Path("dvc.lock").read_bytes(), usedforsecurity=False).hexdigest()
+    return found
+
+
+def git(*arguments: str) -> str | None:
+    """What git prints; None if it is not installed, or this is not a repository."""
+    try:
+        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _cpu() -> str:
+    """The processor's name, which Python knows on some systems only."""
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*: (.+)$", info.read_text(), re.MULTILINE) if info.exists() else None
+    return found[1] if found else platform.processor() or "unknown"
+
+
+def _short(value: str) -> str:
+    """A digest is shown by its first eight digits."""
+    return value[:8] if re.match(r"[0-9a-f]{64}$", value) else value

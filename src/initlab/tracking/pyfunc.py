@@ -1,0 +1,55 @@
+"""A run's networks as MLflow loads them. A logged model carries this file and the ones it imports, and nothing else."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from initlab.nn import mlp
+from initlab.nn.activations import Activation
+from initlab.nn.losses import CrossEntropy, Loss, MeanSquaredError
+
+LOSSES = {loss.__name__: loss for loss in (CrossEntropy, MeanSquaredError)}
+WEIGHTS, SETTINGS = "networks.safetensors", "networks.json"
+CHUNK = 500  # images at once, which bounds memory
+
+
+class Networks:
+    """All replicas of a run. weights (R, D, E), biases (R, D, 1), first layer first.
+
+    pixels: what the networks see of a pixel of value 0..255 (256,).
+    """
+
+    def __init__(
+        self, weights: list[Tensor], biases: list[Tensor], pixels: Tensor, activation: Activation, loss: Loss
+    ) -> None:
+        self.weights, self.biases, self.pixels = weights, biases, pixels
+        self.activation, self.loss = activation, loss
+
+    def predict(self, model_input: np.ndarray, params: dict[str, Any] | None = None) -> np.ndarray:
+        """The digit that each replica predicts for each image: pixels (N, inputs) uint8 -> (N, R) int64."""
+        predictions = []
+        for images in torch.from_numpy(model_input).split(CHUNK):
+            x = self.pixels[images.int()].mT
+            z = mlp.forward(x, self.weights, self.biases, self.activation).z[-1]
+            predictions.append(self.loss.predict(z).long().T)
+        return torch.cat(predictions).numpy()
+
+
+def _load_pyfunc(path: str) -> Networks:
+    """What `mlflow.pyfunc.load_model` calls. path: the folder that `model.save` filled."""
+    folder = Path(path)
+    tensors = load_file(folder / WEIGHTS)
+    settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    layers = range(1, settings["layers"] + 1)
+    return Networks(
+        [tensors[f"layer{number}/weight"] for number in layers],
+        [tensors[f"layer{number}/bias"] for number in layers],
+        tensors["pixels"],
+        Activation(**settings["activation"]),
+        LOSSES[settings["loss"]](settings["outputs"]),
+    )

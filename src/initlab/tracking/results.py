@@ -1,0 +1,53 @@
+"""The results of a sweep, in a folder: everything that a report is made from.
+
+replicas.csv           every value of every replica: one row per (run, step, replica), swept keys before `step`
+runs.json              {run: {"overrides", "config", "theory": what it expected of the run's layers}}
+tensors.safetensors    {"RUN layer1/histogram": ...}: what the pictures of a run are made of
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from initlab.tracking.artifacts import REPLICAS, RUNS, TENSORS
+
+
+class Results(NamedTuple):
+    """replicas: the table.  runs: {run: {"overrides", "config", "theory": {}}}.  tensors: {run: {name: tensor}}."""
+
+    replicas: pd.DataFrame
+    runs: dict[str, dict[str, Any]]
+    tensors: dict[str, dict[str, Tensor]]
+
+
+def save(results: Results, folder: Path) -> None:
+    """Writes the three files, the table last, as a sign that all are there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    flat = {f"{run} {name}": tensor for run, named in results.tensors.items() for name, tensor in named.items()}
+    save_file(flat, folder / TENSORS)
+    (folder / TENSORS).chmod(0o644)  # safetensors makes files that are their owner's alone
+    (folder / RUNS).write_text(json.dumps(results.runs, indent=1) + "\n")
+    results.replicas.to_csv(folder / REPLICAS, index=False)
+
+
+def load(folder: Path) -> Results:
+    """Reads what `save` wrote. Raises FileNotFoundError, naming the file, if one is missing."""
+    for name in (REPLICAS, RUNS, TENSORS):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} holds no {name}, which a sweep leaves in its folder")
+    runs = json.loads((folder / RUNS).read_text())
+    tensors: dict[str, dict[str, Tensor]] = {run: {} for run in runs}
+    for flat, tensor in load_file(folder / TENSORS).items():
+        run, _, name = flat.rpartition(" ")
+        tensors[run][name] = tensor
+    return Results(pd.read_csv(folder / REPLICAS), runs, tensors)
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 of the table of replicas, by which a sweep's parent run is found."""
+    return hashlib.sha256((folder / REPLICAS).read_bytes()).hexdigest()

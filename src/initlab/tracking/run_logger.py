@@ -1,0 +1,361 @@
+"""The record of a run: metrics, params, artifacts and provenance, in its folder first, then in the tracking store."""
+
+import hashlib
+import json
+import logging
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from omegaconf import OmegaConf
+from safetensors.torch import save
+from sqlalchemy.exc import SQLAlchemyError
+from torch import Tensor
+
+from initlab import atomic_files, processes
+from initlab.intervals import mean_ci95
+from initlab.tracking import artifacts, model, provenance, store
+from initlab.tracking.journal import Entry, Journal, check_unused, locked, recorded_run_id
+from initlab.tracking.provenance import Provenance
+
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # it may hold a password
+log = logging.getLogger(__name__)
+
+BATCH = 1000  # MLflow's limit on the metrics of one log_batch; 100 on its params
+INTERVAL = 2  # seconds between two writes to the store while a run goes on: larger batches cost half as much per point
+PATIENCE = 10  # seconds that a run which has ended waits for a store that is away
+AWAY = (MlflowException, SQLAlchemyError, OSError)  # what a store that is away, full or locked may raise
+
+
+class RunLogger:
+    """Logs one run of the store. Metrics are means over replicas; `<name>.ci95` is the half-width of their interval.
+
+    Everything is written to `folder` first: the store is a copy of it, and may be away while the run goes on.
+    """
+
+    def __init__(self, client: MlflowClient, location: str, folder: Path) -> None:
+        self.client, self.location, self.folder = client, location, folder
+        self.journal = Journal(folder)
+        self._sent = 0  # entries of the journal that the store has
+        self._wait, self._until = 0.0, 0.0  # seconds; a store that is away is tried less and less often
+
+    @property
+    def run_id(self) -> str:
+        return self.journal.state["run_id"]
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run had finished before this process opened it."""
+        return self.journal.state["status"] == "FINISHED"
+
+    def log_provenance(self, found: Provenance, dataset: Mapping[str, Any]) -> None:
+        """Logs where the run comes from, and its data set {"name", "source", "facts"} as MLflow's input.
+
+        Raises ValueError if the run was interrupted, and its data were others before.
+        """
+        if (self.folder / artifacts.PROVENANCE).exists():
+            _check_unchanged(self.folder, {"data": found["data"]})
+        else:
+            self.log_json(artifacts.PROVENANCE, found)
+        with store.tracking_errors(self.location):
+            try:
+                self.client.log_inputs(self.run_id, datasets=[_dataset_input(dataset)])
+            except MlflowException:  # another run has just logged the same data: the second time, it is there
+                self.client.log_inputs(self.run_id, datasets=[_dataset_input(dataset)])
+            tags = RunTag("data.md5", dataset["facts"]["raw"]), RunTag("device", found["machine"]["device"])
+            self.client.log_batch(self.run_id, tags=tags)
+
+    def log_metrics(self, values: Mapping[int, Mapping[str, np.ndarray]]) -> None:
+        """Logs {step: {metric: value of each replica (R,)}}: to disk at once, to the store within seconds."""
+        self.journal.append(values)
+        if time.monotonic() < self._until:
+            return
+        try:
+            self._send_metrics()
+        except AWAY as error:
+            if not self._wait:
+                log.warning(
+                    f"{self.location} does not answer ({type(error).__name__}): training goes on, and its record waits "
+                    f"in {self.folder}"
+                )
+            self._wait = min(max(2 * self._wait, 2.0), 60.0)
+            self._until = time.monotonic() + self._wait
+        else:
+            self._note_answer()
+            self._until = time.monotonic() + INTERVAL
+
+    def set_tags(self, **tags: str) -> None:
+        """Sets tags, which the store gets when the run ends."""
+        self.journal.update(tags=self.journal.state["tags"] | tags)
+
+    def log_text(self, name: str, text: str) -> None:
+        """Writes a text as an artifact, which the store gets when the run ends."""
+        atomic_files.write(self.folder / name, text.encode())
+
+    def log_json(self, name: str, content: object) -> None:
+        """Writes what JSON can hold as an artifact."""
+        self.log_text(name, json.dumps(content, indent=1) + "\n")
+
+    def log_results(self, theory: Mapping[str, float], tensors: Mapping[str, Tensor]) -> None:
+        """Writes what theory expected of the run, every value of every replica, and the tensors of its pictures."""
+        self.log_json(artifacts.THEORY, dict(theory))
+        self.log_text(artifacts.REPLICAS, self.journal.replicas().to_csv(index=False))
+        atomic_files.write(self.folder / artifacts.TENSORS, save(dict(tensors)))
+
+    def end(self, status: str, reason: str | None = None) -> None:
+        """Ends the run. Waits a while for a store that is away; raises store.TrackingError if it stays so."""
+        try:
+            self.journal.update(status=status, reason=reason, ended=int(1000 * time.time()), synced=False)
+        finally:  # a full disk is no reason to leave the store without the run's end
+            self.sync(patience=PATIENCE)
+
+    def sync(self, *, patience: float = 0) -> None:
+        """Sends the store what the folder has and the store may lack: metrics, artifacts, tags, the run's end.
+
+        Sending it again is harmless. patience: seconds to go on trying.  Raises store.TrackingError.
+        """
+        until = time.monotonic() + patience
+        while True:
+            try:
+                self._send_metrics()
+                self._send_the_rest()
+                break
+            except AWAY as error:
+                if time.monotonic() > until:
+                    raise store.TrackingError(
+                        f"the store does not accept this run's record ({store.describe(self.location, error)[:300]}); "
+                        f"it waits in {self.folder}; once the store is back: initlab sync {self.folder}"
+                    ) from error
+                time.sleep(1)
+        self.journal.update(synced=True)
+        self._note_answer()
+
+    def _note_answer(self) -> None:
+        if self._wait:
+            log.info(f"{self.location} is back, and has everything so far")
+        self._wait = self._until = 0.0
+
+    def _send_metrics(self) -> None:
+        """In as few writes as MLflow allows, with the journal's times, so that a point sent twice is one point."""
+        entries = self.journal.entries
+        points = [point for entry in entries[self._sent :] for point in _points(entry)]
+        for start in range(0, len(points), BATCH):
+            self.client.log_batch(self.run_id, metrics=points[start : start + BATCH])
+        self._sent = len(entries)
+
+    def _send_the_rest(self) -> None:
+        state = self.journal.state
+        for name in artifacts.OF_A_RUN:
+            if (self.folder / name).is_file():
+                self.client.log_artifact(self.run_id, str(self.folder / name))
+        checkpoints, networks = self.folder / artifacts.CHECKPOINTS, self.folder / artifacts.MODEL
+        if state["status"] == "FINISHED" and checkpoints.is_dir():
+            self.client.log_artifacts(self.run_id, str(checkpoints), artifacts.CHECKPOINTS)
+        tags = state["tags"] | ({"end.reason": state["reason"][:500]} if state["reason"] else {})
+        self.client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+        if state["reason"] is None and "end.reason" in self.client.get_run(self.run_id).data.tags:
+            self.client.delete_tag(self.run_id, "end.reason")  # another process took it for dead meanwhile
+        if state["status"] is not None:
+            self.client.set_terminated(self.run_id, state["status"], state["ended"])
+        if state["status"] == "FINISHED" and networks.is_dir():  # last: a store may not take models
+            model.publish(self.client, self.run_id, networks, state["register"])
+
+
+@contextmanager
+def start_run(
+    *,
+    uri: str,
+    experiment: str,
+    folder: Path,
+    name: str,
+    config: Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    sweep: str | None = None,
+    resume: bool = False,
+    register: str | None = None,
+    tags: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[RunLogger]:
+    """Logs a run while it lasts: FINISHED if the body returns, FAILED if it raises, KILLED if a signal ends it.
+
+    config: the run's configuration, which is logged as params and as config.yaml.  sweep: the folder of the sweep it is
+    a job of.  resume: continue the run in `folder`, if there is one.  register: the registered model of which its
+    networks become a version.
+    Raises store.TrackingError, and ValueError if the folder holds another run, or what it holds can't be continued.
+    """
+    if not resume and sweep is None:
+        check_unused(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with processes.exit_on_signals(), locked(folder):
+        client, experiment_id = store.connect(uri, experiment)
+        logger = RunLogger(client, store.location(uri), folder)
+        text = OmegaConf.to_yaml(config)
+        with store.tracking_errors(logger.location):
+            store.mark_orphaned_runs_killed(client, experiment_id)
+            parent_id = None if sweep is None else store.running_parent_id(client, experiment_id, sweep)
+            earlier = _find_run(logger, experiment_id, parent_id, resume=resume, config_sha256=sha256(text))
+            all_tags = owner_tags() | {
+                "folder": str(folder),
+                "seed": str(config["seed"]),
+                "config.sha256": sha256(text),
+                "overrides": json.dumps(list(overrides)),
+                **({} if parent_id is None else {"mlflow.parentRunId": parent_id}),
+                **tags,
+            }
+            run_id = earlier or client.create_run(experiment_id, run_name=name, tags=all_tags).info.run_id
+        if (folder / artifacts.PROVENANCE).exists() and not logger.finished:
+            recorded = json.loads((folder / artifacts.PROVENANCE).read_text(encoding="utf-8"))
+            _check_unchanged(folder, {"code": provenance.code(recorded["code"]), "packages": provenance.packages()})
+        logger.journal.update(run_id=run_id, store=store.public_uri(uri), register=register)
+        if logger.finished:
+            if not logger.journal.state["synced"]:
+                logger.sync()
+            yield logger
+            return
+        with _ended_by_outcome(logger, resumable="replay.of" not in tags):  # a replay is not continued
+            with store.tracking_errors(logger.location):
+                if earlier is not None:
+                    store.reopen_run(client, earlier)
+                params = [Param(key, value) for key, value in flatten(config)]
+                for start in range(0, len(params), 100):
+                    client.log_batch(run_id, params=params[start : start + 100])
+            logger.journal.update(status=None, reason=None, synced=False)
+            (folder / artifacts.TRACEBACK).unlink(missing_ok=True)
+            logger.log_text(artifacts.CONFIG, text)
+            yield logger
+
+
+def _find_run(
+    logger: RunLogger, experiment_id: str, parent_id: str | None, *, resume: bool, config_sha256: str
+) -> str | None:
+    """The id of the run that continues in the logger's folder; None if a new one starts there.
+
+    A run continues if it is to be resumed, or if a launcher has started the job of a sweep again after its process was
+    lost. Raises ValueError if the folder holds another run.
+    """
+    client, folder = logger.client, logger.folder
+    run_id = logger.journal.state["run_id"]
+    if run_id is None and (resume or parent_id is not None):
+        run_id = store.find_unrecorded_run(client, experiment_id, folder)
+    if not resume:
+        run = None if run_id is None or parent_id is None else store.get_run(client, run_id)
+        if run is None or run.data.tags.get("mlflow.parentRunId") != parent_id:
+            check_unused(folder)
+            return None
+    if run_id is not None and store.get_run(client, run_id).data.tags["config.sha256"] != config_sha256:
+        raise ValueError(f"{folder} holds run {run_id}, of another configuration; resume needs the same command")
+    return run_id
+
+
+@contextmanager
+def _ended_by_outcome(logger: RunLogger, *, resumable: bool) -> Iterator[None]:
+    """Ends the run as the body ends: with its status, the reason as a tag, and the traceback as an artifact."""
+    try:
+        yield
+        logger.end("FINISHED")
+        log.info(f"recorded as run {logger.run_id}")
+    except BaseException as error:
+        if not logger.finished:
+            with suppress(OSError):  # no room for it
+                logger.log_text(artifacts.TRACEBACK, store.redact(traceback.format_exc()))
+            status, reason = store.end_status(store.redact(f"{type(error).__name__}: {error}"))
+            try:
+                # A job that exits without a signal of ours is to start again: submitit, when Slurm takes the machine.
+                logger.end("KILLED" if isinstance(error, SystemExit) else status, reason)
+            except OSError as lost:
+                log.error(lost)
+            if (logger.folder / artifacts.LAST_CHECKPOINT).exists() and resumable:
+                log.info("to continue from its last checkpoint: the same train.py command, with resume=true")
+        raise
+
+
+def find_resumable_run(uri: str, experiment: str, config: Mapping[str, Any], run_id: str | None) -> Path | None:
+    """The folder of a run that can be resumed: of `run_id`, or else of the newest run of this configuration that was
+    interrupted or failed, if there is one.
+
+    Raises store.TrackingError, and ValueError if `run_id` can't be resumed.
+    """
+    client, experiment_id = store.connect(uri, experiment)
+    store.mark_orphaned_runs_killed(client, experiment_id)
+    digest = sha256(OmegaConf.to_yaml(config))
+    if run_id is None:
+        runs = store.interrupted_runs(client, experiment_id, f"tags.`config.sha256` = '{digest}'")
+        single = [run for run in runs if not {"mlflow.parentRunId", "replay.of"} & run.data.tags.keys()]
+        folders = {run.info.run_id: Path(run.data.tags["folder"]) for run in single}
+        return next((folder for known, folder in folders.items() if recorded_run_id(folder) == known), None)
+    run = store.get_run(client, run_id)
+    folder = store.resumable_folder(run, "folder")
+    if run.data.tags["config.sha256"] != digest:
+        recorded = dict(flatten(OmegaConf.to_container(OmegaConf.load(folder / artifacts.CONFIG))))
+        now = dict(flatten(config))
+        changed = [key for key in {**recorded, **now} if recorded.get(key) != now.get(key)]
+        lines = ", ".join(f"{key} {recorded.get(key)}, here {now.get(key)}" for key in changed)
+        raise ValueError(f"run {run_id} had another configuration: {lines}; resume needs the same command")
+    return folder
+
+
+def owner_tags() -> dict[str, str]:
+    """Tags that say who started a run, from which process, code and results."""
+    return provenance.tags() | {
+        "owner": processes.owner(),
+        "mlflow.user": store.user() or processes.user(),
+        "mlflow.source.name": Path(sys.argv[0]).name,
+        "mlflow.source.type": "LOCAL",
+    }
+
+
+def flatten(config: object, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """{"init": {"scale": 1}} -> ("init.scale", "1"); items of a list by their number."""
+    if isinstance(config, dict | list) and config:
+        for key, value in config.items() if isinstance(config, dict) else enumerate(config):
+            yield from flatten(value, f"{prefix}{key}.")
+    else:
+        yield prefix[:-1], json.dumps(config) if not isinstance(config, str) else config
+
+
+def sha256(text: str) -> str:
+    """The SHA-256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _check_unchanged(folder: Path, now: Provenance) -> None:
+    """Raises ValueError if one of these parts of its provenance was different when the run in the folder began."""
+    recorded = provenance.validated(json.loads((folder / artifacts.PROVENANCE).read_text(encoding="utf-8")))
+    changed = provenance.differences({part: recorded[part] for part in now}, now)
+    if changed:
+        lines = "; ".join(f"{part}: {', '.join(lines)}" for part, lines in changed.items())
+        raise ValueError(
+            f"the run in {folder} began with other {' and '.join(changed)} ({lines}); restore them, or start a new run "
+            "without resume"
+        )
+
+
+def _points(entry: Entry) -> Iterator[Metric]:
+    for name, replicas in entry.values.items():
+        mean, ci95 = mean_ci95(replicas)
+        yield Metric(name, mean, entry.time, entry.step)
+        if ci95 is not None:
+            yield Metric(f"{name}.ci95", ci95, entry.time, entry.step)
+
+
+def _dataset_input(data: Mapping[str, Any]) -> DatasetInput:
+    """The data set as MLflow's UI shows it: name, digest, number of images of each split."""
+    profile = {name: fact["images"] for name, fact in data["facts"]["splits"].items()}
+    entity = Dataset(
+        name=data["name"],
+        digest=data["facts"]["raw"].removesuffix(".dir"),
+        source_type="local",
+        source=json.dumps({"uri": data["source"]}),
+        profile=json.dumps(profile | {key: data["facts"][key] for key in ("mean", "std", "inputs", "classes")}),
+    )
+    return DatasetInput(entity, [InputTag("mlflow.data.context", "training")])

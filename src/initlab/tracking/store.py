@@ -1,0 +1,312 @@
+"""The tracking store: connecting to it, failing fast if it is not there, and keeping the status of its runs true."""
+
+import logging
+import os
+import re
+import socket
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
+from errno import EACCES, EISDIR
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import requests
+from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.artifacts import list_artifacts
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.utils.credentials import read_mlflow_creds
+from sqlalchemy.exc import SQLAlchemyError
+
+from initlab import processes
+from initlab.tracking import ui
+
+# MLflow itself would retry for minutes; a run's record waits on disk instead.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+
+# That a store's tables are created is not news; stack traces of a store that is locked or away help nobody.
+logging.getLogger("alembic").setLevel(logging.WARNING)
+logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+
+PAGE = 500  # runs per request
+PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+
+
+class TrackingError(OSError):
+    """The tracking store does not answer, refuses this user, or can't be written."""
+
+
+def connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
+    """A client of the store at `uri`, and the id of the experiment, which are created if they don't exist.
+
+    A sqlite file is created under a lock, so that parallel first starts are safe, and in WAL mode, so that runs can
+    write at the same time. Raises TrackingError within seconds if the store does not answer, or refuses this user.
+    """
+    file = _file(uri)
+    _probe(uri, file)
+    try:
+        with FileLock(f"{file}.lock", timeout=60) if file else nullcontext():
+            client = MlflowClient(uri)
+            return client, _experiment(client, experiment, file)
+    except TrackingError:
+        raise
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+        raise TrackingError("tracking.uri: " + describe(location(uri), error, "can't be used")) from error
+
+
+def check_artifact_store(client: MlflowClient, experiment_id: str) -> None:
+    """Raises TrackingError if a server answers, but the artifact store behind it does not."""
+    artifact_location = client.get_experiment(experiment_id).artifact_location
+    if not artifact_location.startswith("mlflow-artifacts:"):
+        return
+    try:
+        list_artifacts(f"{artifact_location}/of-no-run", tracking_uri=client.tracking_uri)
+    except (MlflowException, OSError) as error:
+        where = location(client.tracking_uri)
+        raise TrackingError(f"tracking.uri: {where} can't reach its artifact store; its log says why") from error
+
+
+def connect_existing(uri: str) -> MlflowClient:
+    """A client of a store that exists already. Raises TrackingError if there is none."""
+    file = _file(uri)
+    if file is not None and not file.is_file():
+        raise TrackingError(f"there is no tracking store at {file}")
+    _probe(uri, file)
+    return MlflowClient(uri)
+
+
+@contextmanager
+def tracking_errors(location: str) -> Iterator[None]:
+    """Turns what MLflow raises when the store at `location` does not answer into a TrackingError."""
+    try:
+        yield
+    except TrackingError:
+        raise
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise TrackingError(describe(location, error)) from error
+
+
+def describe(location: str, error: Exception, otherwise: str = "does not answer") -> str:
+    """What an error of the store at `location` means, in one line without passwords.
+
+    otherwise: how to put it if the store did not refuse access.
+    """
+    status = None
+    if isinstance(error, MlflowException):
+        status = error.get_http_status_code()
+    elif isinstance(error, requests.HTTPError) and error.response is not None:  # of artifacts
+        status = error.response.status_code
+    if status == 401:
+        refused = f"does not accept the password of {user()}" if user() else "requires a user name and a password"
+        return f"{location} {refused}; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+    if status == 403:
+        return f"{location} does not permit {user()} to do this; its admin can: docs/server.md"
+    return f"{location} {otherwise}: {redact(str(error).splitlines()[0])}"
+
+
+def user() -> str | None:
+    """The user name that is sent to a server, if one is set."""
+    return read_mlflow_creds().username
+
+
+def public_uri(uri: str) -> str | None:
+    """The address of a store, if it contains no password."""
+    return uri if redact(uri) == uri else None
+
+
+def redact(text: str) -> str:
+    """A text without the user names and passwords of the addresses in it."""
+    return re.sub(r"//[^/@\s]+@", "//", text)
+
+
+def location(uri: str) -> str:
+    """Where a store is, without the password that an address may contain."""
+    return str(_file(uri) or urlsplit(uri).netloc.rpartition("@")[2])
+
+
+def _file(uri: str) -> Path | None:
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+def _experiment(client: MlflowClient, name: str, file: Path | None) -> str:
+    """The id of the experiment, created if need be. Raises TrackingError if it is deleted."""
+    found, tags = client.get_experiment_by_name(name), ui.experiment_tags()
+    if found is None:
+        if file:
+            with closing(sqlite3.connect(file)) as database:
+                database.execute("PRAGMA journal_mode=WAL")
+        artifact_location = (file.absolute().parent / "mlruns").as_uri() if file else None
+        try:
+            return client.create_experiment(name, artifact_location, tags)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            found = client.get_experiment_by_name(name)  # another process was faster: a server has no lock
+    if found.lifecycle_stage == "deleted":
+        raise TrackingError(
+            f"tracking.experiment: {name} is deleted; bring it back with `mlflow experiments restore "
+            f"--experiment-id {found.experiment_id}`, or name another"
+        )
+    missing = tags.keys() - found.tags.keys()  # made by somebody else
+    # A server may let its user look and not write: what is there already, written again, says so before any work.
+    for key in missing or (["mlflow.experimentKind"] if file is None else []):
+        client.set_experiment_tag(found.experiment_id, key, found.tags.get(key, tags[key]))
+    return found.experiment_id
+
+
+def _probe(uri: str, file: Path | None) -> None:
+    """Fails fast, where MLflow itself would retry for minutes. Raises TrackingError."""
+    if file is not None:
+        _probe_file(file)
+        return
+    parts = urlsplit(uri)
+    scheme = parts.scheme.split("+")[0]
+    if scheme not in PORTS or not parts.hostname:
+        raise TrackingError(
+            f"tracking.uri begins with {uri.partition(':')[0]!r}; expected sqlite:///FILE, http(s)://HOST, "
+            "postgresql://HOST/NAME or another database that MLflow knows"
+        )
+    address = f"{parts.hostname}:{parts.port or PORTS[scheme]}"
+    try:
+        if scheme in ("http", "https"):
+            requests.get(f"{uri.rstrip('/')}/health", timeout=5).raise_for_status()
+        else:
+            socket.create_connection((parts.hostname, parts.port or PORTS[scheme]), timeout=5).close()
+    except OSError as error:  # requests' errors are OSErrors
+        start = f"mlflow server --host {parts.hostname} --port {parts.port}"
+        hint = f"; on this machine, start one with: {start}" if scheme == "http" and parts.port else ""
+        raise TrackingError(
+            f"tracking.uri: no MLflow store answers at {address} ({type(error).__name__}){hint}"
+        ) from error
+
+
+def _probe_file(file: Path) -> None:
+    """An existing database is not opened: closing it would drop the locks that sqlite holds on it in this process, and
+    the next process that exits would delete the write-ahead log (https://sqlite.org/howtocorrupt.html, section 2.2).
+    """
+    try:
+        if not file.exists():
+            file.open("ab").close()
+        elif not file.is_file():
+            raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
+        elif not os.access(file, os.W_OK):
+            raise PermissionError(EACCES, os.strerror(EACCES))
+    except OSError as error:
+        raise TrackingError(f"tracking.uri: {file} can't be written: {error.strerror}") from error
+
+
+def get_run(client: MlflowClient, run_id: str) -> Run:
+    """A run of the store. Raises TrackingError if there is none with this id."""
+    with tracking_errors(location(client.tracking_uri)):
+        try:
+            return client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+            raise TrackingError(f"{location(client.tracking_uri)} holds no run {run_id}") from error
+
+
+def find_unrecorded_run(client: MlflowClient, experiment_id: str, folder: Path) -> str | None:
+    """The id of a run that was created for this folder, but lost its process before the folder recorded it."""
+    found = client.search_runs([experiment_id], f'tags.folder = "{folder}"', max_results=1)
+    return found[0].info.run_id if found and found[0].info.status != "FINISHED" and not found[0].data.metrics else None
+
+
+def running_parent_id(client: MlflowClient, experiment_id: str, folder: str) -> str:
+    """The id of the parent run of the sweep in this folder. Raises TrackingError if it is not running."""
+    found = client.search_runs([experiment_id], f"tags.sweep = \"{folder}\" and attributes.status = 'RUNNING'")
+    if not found:
+        raise TrackingError(f"the sweep in {folder} has no running parent in the tracking store")
+    return found[0].info.run_id
+
+
+def finished_jobs(client: MlflowClient, experiment_id: str, parent_id: str) -> list[Run]:
+    """The finished jobs of a sweep, in the order of their numbers."""
+    query = f"tags.`mlflow.parentRunId` = '{parent_id}' and attributes.status = 'FINISHED'"
+    found = search_runs(client, experiment_id, query, "attributes.start_time ASC")
+    return sorted(found, key=_number)
+
+
+def _number(job: Run) -> int:
+    """A job's number, which is the name of its folder; 0 if that is not a number."""
+    name = Path(job.data.tags.get("folder", "")).name
+    return int(name) if name.isdecimal() else 0
+
+
+def interrupted_runs(client: MlflowClient, experiment_id: str, query: str) -> list[Run]:
+    """Runs that were killed or failed, the newest first."""
+    found = search_runs(client, experiment_id, f"{query} and attributes.status != 'FINISHED'")
+    return [run for run in found if run.info.status in ("KILLED", "FAILED")]
+
+
+def search_runs(client: MlflowClient, experiment_id: str, query: str, *order: str) -> list[Run]:
+    """All runs that a query finds, the newest first if no order is given, fetched page by page to bound memory."""
+    found: list[Run] = []
+    page = None
+    while page != "":
+        runs = client.search_runs([experiment_id], query, order_by=list(order), max_results=PAGE, page_token=page)
+        found, page = found + runs, runs.token or ""
+    return found
+
+
+def resumable_folder(run: Run, tag: str) -> Path:
+    """The folder of a run that is to be resumed. Raises ValueError if it can't be.
+
+    tag: `folder` for a run, `sweep` for a sweep.
+    """
+    if tag not in run.data.tags:
+        what = "a sweep: resume it with -m" if tag == "folder" else "not a sweep: resume it without -m"
+        raise ValueError(f"run {run.info.run_id} is {what}")
+    if run.info.status == "FINISHED":
+        raise ValueError(f"run {run.info.run_id} has finished; there is nothing to resume")
+    if run.info.status == "RUNNING" and processes.is_alive(run.data.tags.get("owner", "")):
+        raise ValueError(f"run {run.info.run_id} is still running on this host")
+    folder = Path(run.data.tags[tag])
+    if not folder.is_dir():
+        raise ValueError(f"run {run.info.run_id} can't be resumed: its folder, {folder}, is not there")
+    return folder
+
+
+def reopen_run(client: MlflowClient, run_id: str) -> None:
+    """Sets a run to RUNNING again, owned by this process."""
+    client.set_tag(run_id, "owner", processes.owner())  # first: a run whose process is gone is marked KILLED
+    client.update_run(run_id, status="RUNNING")
+    if "end.reason" in client.get_run(run_id).data.tags:
+        client.delete_tag(run_id, "end.reason")
+
+
+def end_status(reason: str) -> tuple[str, str]:
+    """Status and reason of a run that raised something: FAILED, or KILLED if a signal is ending this process."""
+    signal_name = processes.ended_by()
+    return ("KILLED", signal_name) if signal_name is not None else ("FAILED", reason)
+
+
+def end_run(client: MlflowClient, run_id: str, status: str, reason: str | None = None) -> None:
+    """Ends a run, with the reason as a tag."""
+    if reason is not None:
+        client.set_tag(run_id, "end.reason", reason[:500])
+    client.set_terminated(run_id, status)
+
+
+def mark_running_jobs_killed(client: MlflowClient, experiment_id: str, parent_id: str, reason: str) -> None:
+    """Marks the jobs of a sweep that has ended KILLED if they still read RUNNING, on whichever host they were.
+
+    One that is still running, on a host that can't be reached, sets its own status when it ends.
+    """
+    query = f"tags.`mlflow.parentRunId` = '{parent_id}' and attributes.status = 'RUNNING'"
+    for job in search_runs(client, experiment_id, query):
+        end_run(client, job.info.run_id, "KILLED", reason)
+
+
+def mark_orphaned_runs_killed(client: MlflowClient, experiment_id: str) -> None:
+    """Marks runs KILLED that read RUNNING although their process on this host is gone, as after kill -9."""
+    for lost in search_runs(client, experiment_id, "attributes.status = 'RUNNING'"):
+        owner = lost.data.tags.get("owner")
+        if owner is None or not processes.is_gone(owner):
+            continue
+        if client.get_run(lost.info.run_id).info.status == "RUNNING":  # it has not ended since it was listed
+            end_run(client, lost.info.run_id, "KILLED", reason="its process is gone")

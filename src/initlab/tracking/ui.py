@@ -1,0 +1,112 @@
+"""What MLflow's UI shows first: the experiment's description, a view of its runs, and the address of one."""
+
+import json
+import zlib
+from base64 import b64encode
+
+VIEW = "mlflow.sharedViewState."
+LAYERS = 9  # as many as model=deep has
+RESULTS = "val/accuracy", "val/loss", "train/loss"
+STATISTICS = {  # statistic: is its axis logarithmic?
+    "act_std": True,
+    "act_mean": False,
+    "delta_std": True,
+    "grad_std": True,
+    "dead_fraction": False,
+    "update_ratio": True,
+}
+ABOUT = (
+    "What weight initialisation does to a neural network. Each run trains several replicas: a metric is their mean, "
+    "`<name>.ci95` beside it the half-width of its 95 % interval. A sweep is a run with its jobs nested under it. "
+    "*Views*, *Variants* lists all jobs, best first, and charts them side by side, layer by layer."
+)
+
+
+def experiment_tags() -> dict[str, str]:
+    """What an experiment is tagged with: its description, that its runs train models, and the view `Variants`."""
+    every = _state("tags.init != ''")  # no parents, which have none
+    return {
+        "mlflow.note.content": ABOUT,
+        "mlflow.experimentKind": "custom_model_development",
+        f"{VIEW}variants": json.dumps({"name": "Variants", "createdAt": 0, "updatedAt": 0, "state": every}),
+    }
+
+
+def view_of_jobs(parent_id: str) -> tuple[str, str]:
+    """The tag, name and value, by which an experiment has a view of a sweep's jobs: one to link to, not on its list."""
+    return f"{VIEW}{parent_id}", _state(f"tags.`mlflow.parentRunId` = '{parent_id}'")
+
+
+def address(experiment_id: str, run_id: str) -> str:
+    """The part of a run's address that comes after the server's."""
+    return f"#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
+
+
+def address_of_jobs(experiment_id: str, parent_id: str) -> str:
+    """The same of the view of a sweep's jobs, as charts."""
+    view = f"viewStateShareKey={parent_id}&compareRunsMode=CHART"
+    return f"#/experiments/{experiment_id}/runs?{view}&workflowType=machine_learning"
+
+
+def _state(query: str) -> str:
+    """The view of the runs that a query finds, in the form in which MLflow's UI saves one ("Save as new view")."""
+    return f"deflate;{b64encode(zlib.compress(json.dumps(_variants(query)).encode())).decode()}"
+
+
+def _variants(query: str) -> dict[str, object]:
+    """By test accuracy, with the columns people want first.
+
+    One chart per result, and one row of charts per statistic, with one chart per layer.
+    """
+    charts = [_chart("test/accuracy", "results", kind="BAR"), *(_chart(name, "results") for name in RESULTS)]
+    charts += [
+        _chart(f"layer{layer}/{name}", name, logarithmic)
+        for name, logarithmic in STATISTICS.items()
+        for layer in range(1, LAYERS + 1)
+    ]
+    metrics = ("test/accuracy", "test/accuracy.ci95", "val/loss")
+    tags = ("init", "model", "seed")
+    return {
+        "orderByKey": "metrics.`test/accuracy`",  # by any other column than time, jobs are listed beside their parents
+        "orderByAsc": False,
+        "searchFilter": query,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "datasetsFilter": [],
+        "modelVersionFilter": "All Runs",
+        "selectedColumns": [*(f"metrics.`{m}`" for m in metrics), "params.`replicas`", *(f"tags.`{t}`" for t in tags)],
+        "runsHiddenMode": "FIRST_20_RUNS",
+        "compareRunCharts": charts,
+        "compareRunSections": [
+            {"uuid": name, "name": name, "display": True, "isReordered": True, "deleted": False, "isGenerated": False}
+            for name in ("results", *STATISTICS)
+        ],
+        "isAccordionReordered": True,
+        "hideEmptyCharts": True,  # of layers that no run has
+        "groupBy": None,
+        "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
+    }
+
+
+def _chart(metric: str, section: str, logarithmic: bool = False, kind: str = "LINE") -> dict[str, object]:
+    return {
+        "uuid": metric,
+        "type": kind,
+        "metricSectionId": section,
+        "metricKey": metric,
+        "selectedMetricKeys": [metric],
+        "displayName": metric,
+        "runsCountToCompare": 20,
+        "deleted": False,
+        "isGenerated": False,
+        "xAxisKey": "step",
+        "xAxisScaleType": "linear",
+        "scaleType": "log" if logarithmic else "linear",
+        "yAxisKey": "metric",
+        "yAxisExpressions": [],
+        "lineSmoothness": 0,
+        "useGlobalXaxisKey": True,
+        "useGlobalLineSmoothing": True,
+        "selectedXAxisMetricKey": "",
+        "ignoreOutliers": False,
+    }

@@ -1,0 +1,55 @@
+"""The objects of a run, made from its configuration."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from pytorch_lightning import Trainer
+
+from initlab.data import normalized, pin
+from initlab.data.datamodule import DataModule
+from initlab.training.callbacks import LayerStatistics
+from initlab.training.module import Network
+from initlab.training.validation import validate_config, validate_trainer
+
+
+class Components(NamedTuple):
+    """What a run is made of. `statistics` is not among the trainer's callbacks yet."""
+
+    trainer: Trainer
+    network: Network
+    data: DataModule
+    statistics: LayerStatistics
+
+
+def build(cfg: DictConfig, folder: Path) -> Components:
+    """Makes the objects of a run, each of which refuses bad values as it is made.
+
+    folder: where its checkpoints go.  Raises ValueError, or what Hydra and Lightning raise, for a value that can't be
+    used, and DataError if the data are missing, damaged or of another version than the one that is pinned.
+    """
+    validate_config(cfg)
+    network = Network(
+        hidden=list(cfg.model.hidden),
+        replicas=cfg.replicas,
+        seed=cfg.seed,
+        scheme=instantiate(cfg.init.weights),
+        activation=instantiate(cfg.init.activation),
+        loss=instantiate(cfg.loss),
+        optimizer=instantiate(cfg.optimizer),
+    )
+    statistics = LayerStatistics(every=cfg.stats.every, probe=cfg.stats.probe)
+    trainer = instantiate(cfg.trainer, default_root_dir=folder)
+    data = DataModule(cfg.data.folder, batch_size=cfg.data.batch_size, seed=cfg.seed)
+    validate_trainer(trainer, cfg.trainer, replicas=cfg.replicas)
+    data.prepare_data()
+    facts = normalized.read_facts(data.folder)
+    if 1 < network.loss.outputs < facts["classes"]:
+        raise ValueError(f"loss.outputs is {network.loss.outputs}; the data has {facts['classes']} classes")
+    pinned = pin.pinned_hash(cfg.data.get("pin"))
+    if pinned not in (None, facts["raw"]):
+        raise ValueError(
+            f"{data.folder} was made of data {facts['raw']}; {cfg.data.pin} pins {pinned}: dvc repro normalize"
+        )
+    return Components(trainer, network, data, statistics)

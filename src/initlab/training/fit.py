@@ -1,0 +1,139 @@
+"""One run: built from its configuration, trained, tested and recorded."""
+
+import hashlib
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.strategies import DDPStrategy
+from torch import Tensor
+
+from initlab.data import normalized
+from initlab.data.normalize import pixel_values
+from initlab.nn import init, theory
+from initlab.nn.activations import Activation
+from initlab.tracking import artifacts, model, provenance
+from initlab.tracking.run_logger import RunLogger
+from initlab.training import ddp
+from initlab.training.build import Components, build
+from initlab.training.callbacks import EpochLog, RecordMetrics
+from initlab.workers import one_thread_each
+
+log = logging.getLogger(__name__)
+
+
+def train(config: Mapping[str, Any], run: RunLogger) -> float:
+    """Trains and tests what `config` describes, from the last checkpoint in the run's folder if there is one.
+
+    Returns the validation accuracy, mean over replicas. Raises ValueError for a value that can't be used.
+    """
+    if run.finished:
+        log.info(f"run {run.run_id} has finished before: nothing to do")
+        return run.journal.last("val/accuracy")
+    parts = build(OmegaConf.create(dict(config)), run.folder)
+    trainer, network, data, statistics = parts
+    facts = normalized.read_facts(data.folder)
+    dataset = {"name": data.folder.name, "source": config["data"].get("pin") or str(data.folder), "facts": facts}
+    device = trainer.strategy.root_device
+    run.log_provenance(provenance.current(facts, device, trainer.world_size), dataset)
+    last = run.folder / artifacts.LAST_CHECKPOINT
+    if last.exists() and not run.journal.entries:
+        raise ValueError(
+            f"{run.folder} has a checkpoint, but its metrics.jsonl is gone: start a new run, without resume"
+        )
+    metrics = RecordMetrics(run.log_metrics)
+    # The line of an epoch comes when its metrics are recorded and the progress bar is gone.
+    trainer.callbacks[:] = [statistics, metrics, *trainer.callbacks, EpochLog(metrics)]  # type: ignore[attr-defined]
+    shared = isinstance(trainer.strategy, DDPStrategy)
+    with ddp.other_ranks(train_as_rank, run.folder, trainer.world_size) if shared else nullcontext():
+        _fit(parts, last, config["matmul_precision"])
+    run.set_tags(**{"weights.sha256": weights_sha256(network.parameters())})
+    widths, probe = network.widths(data.inputs), data.splits["validation"][0][: statistics.probe]
+    expected = expected_statistics(network.scheme, network.activation, widths, probe.cpu())
+    run.log_results(expected, statistics.tensors())
+    saved = model.save(
+        run.folder / artifacts.MODEL,
+        list(network.weights),
+        list(network.biases),
+        activation=network.activation,
+        loss=network.loss,
+        pixels=pixel_values(facts["mean"], facts["std"], facts["scale"]),
+        example=data.splits["validation"][0][:2],
+    )
+    if not saved:
+        log.info("no MLflow model is kept: it knows the losses of initlab.nn, and activations with plain constants")
+    return run.journal.last("val/accuracy")
+
+
+def train_as_rank(folder: Path) -> None:
+    """Trains the run in `folder` as another of its devices; rank 0, which is another process, records it."""
+    config = OmegaConf.load(folder / artifacts.CONFIG)
+    assert isinstance(config, DictConfig)
+    parts = build(config, folder)
+    callbacks = [parts.statistics, RecordMetrics(lambda measurements: None)]
+    parts.trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]
+    _fit(parts, folder / artifacts.LAST_CHECKPOINT, config.matmul_precision)
+
+
+def _fit(parts: Components, last: Path, precision: str) -> None:
+    """Trains, from the last checkpoint if there is one, and tests."""
+    trainer, network, data, _ = parts
+    if trainer.world_size > 1:
+        trainer.callbacks.append(ddp.RestoreSigterm())  # type: ignore[attr-defined]
+    with matmul_precision(precision), one_thread_each(trainer.world_size) as network.workers:
+        trainer.fit(network, data, ckpt_path=last if last.exists() else None, weights_only=True)
+        trainer.test(network, data, verbose=False)
+
+
+def expected_statistics(
+    scheme: init.Scheme, activation: Activation, widths: Sequence[int], images: Tensor
+) -> dict[str, float]:
+    """{"layer1/act_std": ...}: what `theory.moments` expects of networks as drawn, on normalised images (N, inputs).
+
+    widths: [inputs, hidden..., outputs].
+    """
+    layers = [
+        theory.DrawnLayer(
+            fan_in,
+            fan_out,
+            None if scheme.unit_variance else scheme.variance(fan_out, fan_in),
+            scheme.bias_variance(fan_out, fan_in),
+        )
+        for fan_in, fan_out in pairwise(widths)
+    ]
+    square_norms = images.double().square().sum(1)
+    values: dict[str, float] = {}
+    for number, expected in enumerate(theory.moments(layers, square_norms, activation), start=1):
+        names = ["preact_mean", "preact_std", "act_mean", "act_std"]
+        if number < len(layers):
+            names += ["inactive_fraction", "backward_ratio"]
+        values |= {f"layer{number}/{name}": float(getattr(expected, name)) for name in names}
+    return values
+
+
+def weights_sha256(parameters: Iterable[Tensor]) -> str:
+    """SHA-256 of weights and biases, as their bytes lie in memory, in the order given."""
+    sha = hashlib.sha256()
+    for parameter in parameters:
+        sha.update(parameter.detach().cpu().contiguous().numpy().tobytes())
+    return sha.hexdigest()
+
+
+@contextmanager
+def matmul_precision(name: str) -> Iterator[None]:
+    """Sets how float32 matrices are multiplied while it lasts: see torch.set_float32_matmul_precision.
+
+    highest: in float32.  high: in TF32, or as sums of bfloat16.  medium: in bfloat16.  The latter two where the device
+    can; sums are always float32's.
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(name)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -1,0 +1,71 @@
+"""Validation of what Hydra makes: trainers, numbers of devices and optimisers that can't train these networks."""
+
+from collections.abc import Callable
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.loggers import Logger
+from torch import nn
+from torch.optim import LBFGS, Adafactor, Optimizer
+
+from initlab.checks import check_choice, check_int, check_type
+from initlab.training.shard import Shard
+
+PRECISIONS = "highest", "high", "medium"  # of torch.set_float32_matmul_precision
+STRATEGIES = "auto", "ddp"
+
+
+def validate_config(cfg: DictConfig) -> None:
+    """Checks what no object of its own checks. Raises ValueError, naming the key and the value."""
+    if not OmegaConf.is_list(cfg.model.hidden):
+        raise ValueError(f"model.hidden is {cfg.model.hidden!r}; expected a list of widths, [100] for one layer")
+    if type(cfg.trainer.max_epochs) is not int or cfg.trainer.max_epochs == 0:
+        raise ValueError(f"trainer.max_epochs is {cfg.trainer.max_epochs!r}; expected at least 1, or -1 for no end")
+    if not OmegaConf.is_dict(cfg.stats):
+        raise ValueError(f"stats is {cfg.stats!r}; expected `every` and `probe`")
+    check_choice("matmul_precision", cfg.matmul_precision, PRECISIONS)
+    check_choice("trainer.strategy", cfg.trainer.get("strategy", "auto"), STRATEGIES)
+    check_int("replicas", cfg.replicas, least=1)
+    devices = str(cfg.trainer.get("devices"))
+    if devices.isdecimal() and int(devices) > 1:  # before Lightning makes a list of as many
+        Shard(cfg.replicas, devices=int(devices))
+
+
+def validate_trainer(trainer: Trainer, config: DictConfig, *, replicas: int) -> None:
+    """Raises ValueError unless the trainer's devices can share a run, and its callbacks and loggers are Lightning's.
+
+    config: what the trainer was made from.
+    """
+    check_type("trainer", trainer, Trainer)
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        check_type("trainer.callbacks", callback, Callback)
+    for logger in trainer.loggers:
+        check_type("trainer.logger", logger, Logger)
+    if trainer.world_size == 1:
+        return
+    if config.get("strategy") != "ddp" or trainer.num_nodes > 1:
+        raise ValueError(f"trainer.strategy: {trainer.world_size} devices share a run as ddp, and on one machine alone")
+    if config.get("use_distributed_sampler", True):
+        raise ValueError("trainer.use_distributed_sampler is true; expected false: devices see the same batches")
+    Shard(replicas, devices=trainer.world_size)
+
+
+def validate_optimizer(optimizer: Callable[[list[nn.Parameter]], Optimizer]) -> None:
+    """Tries the optimiser on a stand-in, so that its own checks run first.
+
+    Raises ValueError if it refuses its settings, if one is a number that float32 can't hold, or if it mixes replicas.
+    """
+    for name, value in getattr(optimizer, "keywords", {}).items():
+        if isinstance(value, str):
+            raise ValueError(f"optimizer.{name} is {value!r}; expected a number")
+    try:
+        made = optimizer([nn.Parameter(torch.zeros(1, 1, 1))])
+    except Exception as error:  # whatever the configuration names raises whatever it likes
+        raise ValueError(f"optimizer: {error}") from error
+    check_type("optimizer", made, Optimizer)
+    for name, value in made.defaults.items():
+        if isinstance(value, (int, float)) and not abs(value) <= torch.finfo(torch.float32).max:
+            raise ValueError(f"optimizer: {name} is {value!r}; expected a finite number")
+    if isinstance(made, LBFGS | Adafactor):
+        raise ValueError(f"optimizer {type(made).__name__} mixes the entries of a tensor, so replicas would mix")
