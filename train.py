@@ -15,7 +15,7 @@ from initlab.sweep.errors import concise_errors
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> float:
-    """One run. Returns its validation accuracy, for sweepers that look for the best."""
+    """Trains one run. Returns its validation accuracy, which sweepers can maximise."""
     from initlab.tracking.run_logger import start_run
     from initlab.training.fit import train
 

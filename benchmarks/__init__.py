@@ -1,1 +1,1 @@
-"""How fast it is, side by side with what one would use instead: see `python -m benchmarks --help`."""
+"""Benchmarks of initlab beside what one would use instead: see `python -m benchmarks --help`."""

@@ -62,6 +62,7 @@ FORMATS = {
 
 
 def main() -> None:
+    """Runs the benchmarks that are named on the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("tables", nargs="*", metavar="TABLE", help=f"some of {', '.join(TABLES)}; all, if none")
     parser.add_argument("--rounds", type=int, default=5, help="of which medians are taken (default: 5)")
@@ -84,7 +85,7 @@ def main() -> None:
 
 
 def machine() -> str:
-    """What was measured on, in a line."""
+    """Returns one line that describes the machine and the packages."""
     names = ("torch", "pytorch-lightning", "mlflow", "scikit-learn", "jax", "numpy")
     packages = ", ".join(f"{name} {version(name)}" for name in names)
     info = Path("/proc/cpuinfo")
@@ -95,7 +96,7 @@ def machine() -> str:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """The table, with as many digits as are worth reading."""
+    """Returns the table in Markdown, with a readable number of digits."""
     shown = table.copy()
     for name in table.columns.intersection(list(FORMATS)):
         shown[name] = ["" if pd.isna(value) else FORMATS[name].format(value) for value in table[name]]
@@ -104,7 +105,7 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def replaced(page: str, name: str, text: str) -> str:
-    """The page with what stands between a table's two marks replaced."""
+    """Replaces what is between a table's two marks on a page."""
     before, rest = page.split(f"<!-- {name} -->\n")
     _, after = rest.split(f"<!-- end of {name} -->", 1)
     return f"{before}<!-- {name} -->\n{text}\n<!-- end of {name} -->{after}"

@@ -1,4 +1,4 @@
-"""How long one waits in MLflow's UI, in a real browser, for what people look at: lists, charts, comparisons."""
+"""Waiting times in MLflow's UI, in a real browser, for what people look at: lists, charts, comparisons."""
 
 import json
 import re
@@ -21,8 +21,8 @@ from initlab.tracking import ui
 KINDS = "sqlite", "server"
 COMPARED = 2, 10, 100
 JOBS = 100, 1_000, 5_000
-SMALL = ("experiment=smoke",)  # lists and comparisons read last values, however many points are before them
-PATIENCE = 120_000  # ms that a page may take
+SMALL = ("experiment=smoke",)  # lists and comparisons read last values, so the number of points does not matter
+PATIENCE = 120_000  # ms to wait for a page
 BROWSERS = "chromium", "chromium-browser", "google-chrome"
 QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 
@@ -30,7 +30,7 @@ QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-backgroun
 def table(
     rounds: int, *, kinds: Sequence[str] = KINDS, jobs: Sequence[int] = JOBS, words: Sequence[str] = SMALL
 ) -> pd.DataFrame:
-    """One row a (store, what is looked at), one column a number of jobs in the store: seconds, medians over rounds.
+    """One row per (store, what is looked at), one column per number of jobs: seconds, medians over rounds.
 
     words: overrides of the run that the jobs are copies of.
     """
@@ -58,16 +58,16 @@ def _filled(place: stores.Place, model: Path, folder: Path, numbers: range) -> N
 
 
 def waits(uri: str, rounds: int, pictures: Path | None = None) -> dict[str, float]:
-    """{what is looked at: seconds until it can be read}, in an empty browser each time; medians over rounds.
+    """Returns {what is looked at: seconds until it can be read}, medians over rounds, each time in a new browser.
 
-    uri: a server whose store has a sweep in the experiment `initlab`.  pictures: a folder for what was seen.
+    uri: a server whose store has a sweep in the experiment `initlab`.  pictures: a folder for screenshots.
     """
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("initlab").experiment_id
     parent = client.search_runs([experiment], "tags.sweep != '' and attributes.status = 'FINISHED'", max_results=1)[0]
     jobs = client.search_runs([experiment], "tags.init != ''", max_results=max(COMPARED))
     runs = f"{uri}/#/experiments/{experiment}/runs?workflowType=machine_learning"
-    row = re.compile("^(sweep$|init=)")  # by time, jobs are folded into their sweep
+    row = re.compile("^(sweep$|init=)")  # in order of time, jobs are folded into their sweep
 
     def compared(number: int) -> str:
         ids, of = (quote(json.dumps(names)) for names in ([job.info.run_id for job in jobs[:number]], [experiment]))
@@ -117,7 +117,7 @@ def waits(uri: str, rounds: int, pictures: Path | None = None) -> dict[str, floa
 
 @contextmanager
 def browser() -> Iterator[Page]:
-    """A page of an empty browser."""
+    """Yields a page of a new browser."""
     program = next(filter(None, map(shutil.which, BROWSERS)))
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=program, args=QUIET)

@@ -1,4 +1,4 @@
-"""The figures: what an epoch of one network costs, on a logarithmic scale, as it spans orders; what stores take."""
+"""Figures: the time of one network's epoch in each program, and the rates of tracking stores."""
 
 from pathlib import Path
 
@@ -8,7 +8,10 @@ import pandas as pd
 
 
 def draw(table: pd.DataFrame, path: Path) -> None:
-    """Draws the table of side_by_side, the dearest on top, and saves it."""
+    """Draws the table of side_by_side, slowest program on top, and saves it.
+
+    The axis is logarithmic, since times span orders of magnitude.
+    """
     table = table[table["program"] != "initlab, steps alone"].sort_values("s a replica", ascending=False)
     labels = [
         f"{row.program.replace('`', '')}{f' ({row.replicas})' if row.replicas > 1 else ''}"
@@ -27,7 +30,7 @@ def draw(table: pd.DataFrame, path: Path) -> None:
 
 
 def draw_rates(table: pd.DataFrame, path: Path) -> None:
-    """Draws the table of tracker, a panel a kind of write, a line a store, and saves it."""
+    """Draws the table of tracker, one panel per kind of write and one line per store, and saves it."""
     writes = table["what"].unique()
     mpl.rcParams["svg.hashsalt"] = "initlab"
     figure, panels = plt.subplots(1, len(writes), figsize=(8, 2.4), layout="constrained")

@@ -1,4 +1,4 @@
-"""A callback that notes when the first step begins, and what was imported by then."""
+"""A callback that notes when the first step begins, and which modules are imported by then."""
 
 import json
 import sys
@@ -9,6 +9,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 
 class FirstStep(Callback):
+    """Writes {"time": s since 1970, "modules": names} to `path` when a batch starts."""
+
     def __init__(self, path: str) -> None:
         self.path = Path(path)
 

@@ -1,4 +1,4 @@
-"""What our own code takes as a sweep and its store grow: a job's record, what `resume` looks for, the sweep's end."""
+"""How our own code scales with a sweep and its store: a job's record, the look-ups of `resume`, the sweep's end."""
 
 import resource
 import statistics
@@ -20,13 +20,13 @@ from initlab.tracking.run_logger import find_resumable_run
 
 KINDS = "sqlite", "server"
 JOBS = 100, 1_000, 5_000
-TIMES = 5  # that what is short is measured
+TIMES = 5  # repetitions of short measurements
 
 
 def table(
     rounds: int, *, kinds: Sequence[str] = KINDS, jobs: Sequence[int] = JOBS, words: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """One row a (store, what), one column a number of finished jobs, all of one sweep: seconds, medians over rounds.
+    """One row per (store, what), one column per number of finished jobs of a sweep: seconds, medians over rounds.
 
     words: overrides of the run that the jobs are copies of.
     """
@@ -45,7 +45,7 @@ def table(
 
 
 def _measured(place: stores.Place, model: Path, folder: Path, numbers: range) -> dict[str, float]:
-    """{what: seconds, or GB}, once these jobs are there beside the earlier ones."""
+    """Returns {what: seconds, or GB}, measured once these jobs are there in addition to the earlier ones."""
     words: Any = {"uri": place.uri, "experiment": "initlab"}
     parent = stores.sweep_of(place, model, folder, numbers)
     config: Any = OmegaConf.to_container(OmegaConf.load(model / artifacts.CONFIG))

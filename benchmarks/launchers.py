@@ -1,4 +1,4 @@
-"""What a job costs beside its training, under each of Hydra's launchers: two jobs at a time, where it can be said."""
+"""The overhead of a job under each of Hydra's launchers, with two jobs at a time if that can be configured."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 
-# {launcher: (few jobs, many jobs, its words)}. Less where each job starts a process: submitit_local starts all at once.
+# {launcher: (few jobs, many jobs, overrides)}. Fewer if each job starts a process: submitit_local starts all at once.
 LAUNCHERS = {
     "basic": (8, 24, []),
     "joblib": (8, 24, ["hydra.launcher.n_jobs=2"]),
@@ -23,8 +23,9 @@ JOB = ["trainer=cpu", "replicas=2", "trainer.max_epochs=1", "+trainer.limit_trai
 
 
 def table(rounds: int) -> pd.DataFrame:
-    """One row a launcher; Slurm if it is here. Medians over rounds, and a line through few jobs and many: what one more
-    job adds, and what is left without any.
+    """One row per launcher, including Slurm if it is there. Medians over rounds.
+
+    A line through few jobs and many jobs gives the time of one more job, and the time that is left without any.
     """
     names = [name for name in LAUNCHERS if name != "submitit_slurm" or _has_slurm()]
     found: dict[tuple[str, int], list[float]] = {}
@@ -47,7 +48,7 @@ def _has_slurm() -> bool:
 
 
 def _seconds(launcher: str, jobs: int, words: list[str]) -> float:
-    """How long a sweep over as many seeds takes, without a report."""
+    """Returns how long a sweep over `jobs` seeds takes, without a report."""
     Path("multirun").mkdir(exist_ok=True)
     with TemporaryDirectory(dir=Path("multirun").absolute()) as folder:  # Slurm's nodes see it
         places = [f"hydra.sweep.dir={folder}/sweep", f"tracking.uri=sqlite:///{folder}/mlflow.db"]

@@ -1,4 +1,4 @@
-"""Runs peers in processes of their own, in turn, round after round, so that whatever else the machine does hits all."""
+"""Runs peers in processes of their own, in turn, round after round, so that other load on the machine affects all."""
 
 import json
 import statistics
@@ -10,13 +10,14 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-TRAINED, VALIDATED = 50_000, 10_000  # images an epoch
+TRAINED, VALIDATED = 50_000, 10_000  # images per epoch
 
 
 class Peer(NamedTuple):
-    """What is run. label: its name in the table.  module: of benchmarks.peers.  epochs: that are timed, after a first.
+    """A program to measure.
 
-    options: NAME=VALUE, in JSON, of what its `train` takes beside.
+    label: its name in the table.  module: of benchmarks.peers.  epochs: to time, after a first one.  options: further
+    arguments of its `train`, as NAME=VALUE with a JSON value.
     """
 
     label: str
@@ -27,7 +28,7 @@ class Peer(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """Medians over rounds. seconds: of an epoch.  low, high: the extremes of rounds.  memory: the most it took, MB."""
+    """Medians over rounds. seconds: per epoch.  low, high: the extremes over rounds.  memory: peak, MB."""
 
     seconds: float
     low: float
@@ -37,7 +38,7 @@ class Measured(NamedTuple):
 
 
 def in_turn(peers: Sequence[Peer], rounds: int) -> dict[Peer, Measured]:
-    """Measures each peer once a round. Raises subprocess.CalledProcessError, with what it printed, if one fails."""
+    """Measures each peer once per round. Raises subprocess.CalledProcessError if one fails, and prints its output."""
     found: dict[Peer, list[dict]] = {peer: [] for peer in peers}
     for _ in range(rounds):
         for peer in tqdm(peers, leave=False):
@@ -47,7 +48,7 @@ def in_turn(peers: Sequence[Peer], rounds: int) -> dict[Peer, Measured]:
 
 
 def once(peer: Peer) -> dict:
-    """Runs a peer: {"seconds": of each epoch but the first, "accuracy": at the end, "memory": MB}."""
+    """Runs a peer. Returns {"seconds": of each epoch but the first, "accuracy": at the end, "memory": MB}."""
     words = [peer.module, "--epochs", str(1 + peer.epochs), "--replicas", str(peer.replicas), *peer.options]
     done = subprocess.run([sys.executable, "-m", "benchmarks.peers", *words], capture_output=True, text=True)
     if done.returncode:
@@ -65,6 +66,6 @@ def _medians(results: Iterable[dict]) -> Measured:
 
 
 def multiplications(hidden: Sequence[int], *, validate: bool = True) -> int:
-    """Multiply-adds that an epoch of one replica takes: forward, dL/dW, and, but for the first layer, dL/da."""
+    """Returns the multiply-adds in an epoch of one replica: forward, dL/dW and, except for the first layer, dL/da."""
     layers = [n * m for n, m in pairwise([784, *hidden, 10])]
     return TRAINED * (3 * sum(layers) - layers[0]) + (VALIDATED * sum(layers) if validate else 0)

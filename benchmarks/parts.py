@@ -16,7 +16,7 @@ PARTS = {
 
 
 def table(rounds: int) -> pd.DataFrame:
-    """One row a (replicas, part): each line has what those above it have, but for the last."""
+    """One row per (replicas, part). Each part includes those above it, except for the last."""
     peers = {
         (replicas, part): Peer(f"{part}, {replicas}", module, replicas, epochs=6, options=options)
         for replicas in REPLICAS

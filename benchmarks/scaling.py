@@ -1,4 +1,4 @@
-"""What a step costs as one thing grows: replicas, width, depth, batch. The maths alone, eight replicas, 784-50-10."""
+"""The time of a step as replicas, width, depth or batch grows: the maths alone, by default 8 replicas of 784-50-10."""
 
 import pandas as pd
 
@@ -14,7 +14,7 @@ GROWING = {
 
 
 def table(rounds: int) -> pd.DataFrame:
-    """One row a (what grows, its value)."""
+    """One row per (what grows, its value)."""
     cases = [(what, value) for what, values in GROWING.items() for value in values]
     peers = {case: _peer(*case) for case in cases}
     found = in_turn([GEMM, *peers.values()], rounds)

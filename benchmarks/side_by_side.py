@@ -1,4 +1,4 @@
-"""The same work, an epoch of 784-50-10 and its validation, by initlab and by what one would use instead."""
+"""The same work, one epoch of 784-50-10 with validation, by initlab and by what one would use instead."""
 
 import pandas as pd
 
@@ -32,9 +32,9 @@ BARE = [
 
 
 def table(rounds: int) -> pd.DataFrame:
-    """One row a peer: seconds of an epoch, and what follows from them, the other way round and in ratios."""
+    """One row per peer: seconds per epoch, and rates and ratios derived from them."""
     found = in_turn([GEMM, *OTHERS, *OURS, *FASTER, *BARE], rounds)
-    peak = 1 / found.pop(GEMM).seconds  # multiply-adds a second
+    peak = 1 / found.pop(GEMM).seconds  # multiply-adds per second
     each = {peer: measured.seconds / peer.replicas for peer, measured in found.items()}
     ours = each[OURS[1]]
     rows = []

@@ -1,4 +1,4 @@
-"""How long one waits: for help, for the first step, and for DVC to say that there is nothing to do."""
+"""Waiting times: for help, for the first step, and for DVC to find that there is nothing to do."""
 
 import json
 import re
@@ -13,9 +13,9 @@ import pandas as pd
 
 
 def table(rounds: int) -> pd.DataFrame:
-    """One row a thing waited for; seconds are medians over rounds.
+    """One row per thing to wait for. Seconds are medians over rounds.
 
-    Imports are what `-X importtime` counts of modules that are not ours, in the same run as the first step.
+    Imports are what `-X importtime` counts for modules of other packages, in the same run as the first step.
     Raises ValueError if `dvc repro` has something to do.
     """
     if subprocess.run(["dvc", "status", "--quiet"]).returncode:
@@ -39,7 +39,7 @@ def table(rounds: int) -> pd.DataFrame:
 
 
 def _first_step(folder: Path, number: int) -> tuple[float, float]:
-    """Seconds until a run's first step, and those that imports took of them."""
+    """Returns the seconds until a run's first step, and how many of them imports took."""
     note = folder / "first.json"
     words = [f"hydra.run.dir={folder}/{number}", f"tracking.uri=sqlite:///{folder}/mlflow.db", "trainer=cpu"]
     words += [f"trainer.callbacks=[{{_target_: benchmarks.first_step.FirstStep, path: {note}}}]"]

@@ -1,4 +1,4 @@
-"""Where the time of one step goes: each part of the maths timed inside the step, in one process."""
+"""Where the time of a step goes: each part of the maths, timed within the step, in one process."""
 
 import time
 from collections import defaultdict
@@ -21,7 +21,7 @@ PARTS = "gathering the batch", "W1 x", "W1 -= lr delta x^T", "second layer's pro
 
 
 def table(rounds: int) -> pd.DataFrame:
-    """One row a part: microseconds of a step, and of them the share, for each number of replicas."""
+    """One row per part: microseconds per step and its share, for each number of replicas."""
     columns = {replicas: _parts(replicas, steps=400 * rounds // replicas**0.5) for replicas in REPLICAS}
     rows = []
     for part in PARTS:
@@ -33,7 +33,7 @@ def table(rounds: int) -> pd.DataFrame:
 
 
 def _parts(replicas: int, steps: float) -> dict[str, float]:
-    """{part: microseconds of a step}."""
+    """Returns {part: microseconds per step}."""
     x, y, *_ = splits()
     phi, loss = Activation(), CrossEntropy()
     weights, biases = init.draw(init.kaiming(), [784, HIDDEN, CLASSES], replicas=replicas, seed=0)
@@ -56,7 +56,7 @@ def _parts(replicas: int, steps: float) -> dict[str, float]:
 
 @contextmanager
 def _timed(spent: dict[str, float]) -> Iterator[None]:
-    """While it lasts, what the functions of `mlp` take is added up, part by part."""
+    """Within the context, adds up the time that the functions of `mlp` take, by part."""
 
     def wrap(function: Callable, part: Callable[..., str]) -> Callable:
         def timed(*arguments: Any, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What trackers are measured with: real stores, a real run, its record made again, and its copies by the thousand."""
+"""What trackers are measured with: real stores, a real run, its record made again, and thousands of copies of it."""
 
 import json
 import multiprocessing
@@ -19,7 +19,7 @@ from initlab.tracking.journal import Journal
 from initlab.tracking.parent_run import ParentRun
 from initlab.tracking.run_logger import start_run
 
-sys.path.append(str(Path(__file__).parents[1] / "tests"))  # servers, as the tests start them
+sys.path.append(str(Path(__file__).parents[1] / "tests"))  # the module `servers` of the tests
 
 KINDS = "sqlite", "PostgreSQL", "server"
 FORK = multiprocessing.get_context("fork")  # torch and MLflow are imported once, not by each process
@@ -41,7 +41,7 @@ COPIED = {  # table: {column: what a copy has in it}
 
 
 class Place(NamedTuple):
-    """A store. uri: what runs are told.  database: what is under it, for copies."""
+    """A store. uri: for runs.  database: the one behind it, for copies."""
 
     uri: str
     database: str
@@ -49,7 +49,7 @@ class Place(NamedTuple):
 
 @contextmanager
 def place(kind: str, folder: Path) -> Iterator[Place]:
-    """An empty store: `sqlite`, `PostgreSQL`, or an MLflow `server` on PostgreSQL. All sync what they take."""
+    """Yields an empty store: `sqlite`, `PostgreSQL`, or an MLflow `server` on PostgreSQL. All sync writes to disk."""
     from servers import MlflowServer, free_port, postgres  # type: ignore[import-not-found]
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,22 +64,25 @@ def place(kind: str, folder: Path) -> Iterator[Place]:
 
 
 def in_a_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What the function returns, called in a child: no connection to a store is left here, where others fork off."""
+    """Calls the function in a child process and returns what it returns.
+
+    No connection to a store is left in this process, from which others are forked.
+    """
     with FORK.Pool(1) as pool:
         return pool.apply(function, arguments)
 
 
 def real_run(folder: Path, *words: str) -> Path:
-    """The folder of a run that `train.py` makes, with a store of its own beside it."""
+    """Trains a run with `train.py`, with its own store beside it. Returns the run's folder."""
     words = ("trainer=cpu", *words, f"hydra.run.dir={folder}/run", f"tracking.uri=sqlite:///{folder}/mlflow.db")
     subprocess.run([sys.executable, "train.py", *words], check=True, stdout=subprocess.DEVNULL)
     return folder / "run"
 
 
 def record(uri: str, model: Path, folder: Path, number: int, within: str | None = None) -> str:
-    """Records in `folder` what the run in the folder `model` recorded, all at once; returns the run's id.
+    """Records in `folder` what the run in the folder `model` recorded, all at once. Returns the run's id.
 
-    within: the folder of the sweep that it is part of.
+    within: the folder of the sweep that it is a job of.
     """
     config: Any = OmegaConf.to_container(OmegaConf.load(model / artifacts.CONFIG))
     facts = read_facts(Path(config["data"]["folder"]))
@@ -105,14 +108,14 @@ def record(uri: str, model: Path, folder: Path, number: int, within: str | None 
 
 
 def sweep_of(place: Place, model: Path, folder: Path, numbers: range) -> ParentRun:
-    """A sweep in `folder`: a recorded job, its copies of these numbers, and all jobs that are there already."""
+    """Makes a sweep in `folder`: one recorded job, copies of it with these numbers, and all earlier copies."""
     parent = ParentRun(uri=place.uri, experiment="initlab", folder=str(folder), name="sweep")
     copies(place.database, record(place.uri, model, folder / "first", 0, str(folder)), parent.run_id, numbers)
     return parent
 
 
 def copies(database: str, run_id: str, parent_id: str, numbers: range) -> None:
-    """Copies a run, its rows and not its files, as jobs of a sweep, which all earlier copies become too."""
+    """Copies the rows of a run, but not its files, as jobs of a sweep. All earlier copies become jobs of it too."""
     engine = create_engine(database, poolclass=NullPool)
     with engine.begin() as connection:
         connection.execute(text("CREATE TEMPORARY TABLE copies (id VARCHAR(32), number INTEGER)"))

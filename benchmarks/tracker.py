@@ -1,4 +1,4 @@
-"""What a tracking store takes: whole records of runs, and points of metrics, from 1 to 16 processes at once."""
+"""The throughput of a tracking store: whole records of runs, and points of metrics, from 1 to 16 processes at once."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,10 +17,10 @@ from benchmarks import stores
 from initlab.tracking import run_logger, store
 
 WRITERS = 1, 2, 4, 8, 16
-SECONDS = 4.0  # that each case is measured for
-TRAINING = 7.0  # seconds of a run of the default size that is alone on a core
-PATIENCE = 300  # seconds, that a process takes to begin and to write once more, at most
-BUSY = 0.5  # of what it can take, is what a store should be asked for
+SECONDS = 4.0  # per case
+TRAINING = 7.0  # seconds of a run of the default size, alone on a core
+PATIENCE = 300  # most seconds for a process to begin and to write once more
+BUSY = 0.5  # load that a store should have, as a fraction of what it can take
 
 
 def table(
@@ -31,10 +31,11 @@ def table(
     seconds: float = SECONDS,
     words: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """One row a (store, what is written): how many a second, one column a number of processes; medians over rounds.
+    """One row per (store, what is written), one column per number of processes: how many per second.
 
-    "jobs at once" is how many of the default size, each on a core of its own, keep the store half busy.
-    seconds: that each case is measured for.  words: overrides of the run whose record is written.
+    Values are medians over rounds. "jobs at once" is how many jobs of the default size, each on its own core, keep the
+    store half busy.
+    seconds: to measure each case for.  words: overrides of the run whose record is written.
     """
     rows = []
     with TemporaryDirectory() as name:
@@ -105,7 +106,7 @@ WRITES: dict[str, Callable[[str, Path, Path], Iterator[int]]] = {
 
 
 def _at_once(several: int, what: str, uri: str, model: Path, folder: Path, seconds: float) -> dict[str, float]:
-    """Lets as many processes write for as long: how much a second, how long each write takes, how many failed."""
+    """Lets `several` processes write at once. Returns how many per second, ms per write, CPU ms of each, and errors."""
     barrier, queue = stores.FORK.Barrier(several), stores.FORK.Queue()
     processes = [
         stores.FORK.Process(
@@ -121,7 +122,7 @@ def _at_once(several: int, what: str, uri: str, model: Path, folder: Path, secon
         process.join()
     rate = sum(sum(sizes) / sum(times) for sizes, times, _ in found)
     times = sorted(one for _, times, _ in found for one in times)
-    written = sum(sum(sizes) + sizes[0] for sizes, _, _ in found)  # and the first, before the clock
+    written = sum(sum(sizes) + sizes[0] for sizes, _, _ in found)  # and the first write, which is not timed
     return {
         "a second": rate,
         "ms a write": 1000 * times[len(times) // 2],
@@ -131,7 +132,7 @@ def _at_once(several: int, what: str, uri: str, model: Path, folder: Path, secon
 
 
 def _cpu() -> float:
-    """Seconds that the servers have computed: all that came of this process, but for writers, which have ended."""
+    """Returns the CPU seconds of the servers: of all descendants of this process, since the writers have ended."""
     spent = 0.0
     for server in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
@@ -141,7 +142,7 @@ def _cpu() -> float:
 
 
 def _write(what: str, uri: str, model: Path, folder: Path, seconds: float, barrier: Any, queue: Any) -> None:
-    """One of the writers: puts (how much it wrote each time, the seconds that took, how many failed) into the queue."""
+    """One of the writers. Puts ([written each time], [seconds of each time], number of errors) into the queue."""
     run_logger.log.setLevel("ERROR")
     sizes: list[int] = []
     times: list[float] = []
@@ -158,7 +159,7 @@ def _write(what: str, uri: str, model: Path, folder: Path, seconds: float, barri
         if begun:
             sizes.append(size)
             times.append(time.perf_counter() - since)
-        else:  # the first opens the connection
+        else:  # the first write opens the connection
             begun = True
             barrier.wait()
             until = time.monotonic() + seconds

@@ -1,4 +1,4 @@
-"""A sweep of every variant with error bars, whole, beside single runs with the stock template."""
+"""A whole sweep of every variant with error bars, beside single runs of the stock template."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ EPOCHS = 8
 
 
 def table() -> pd.DataFrame:
-    """Start-up, training, record and report, all told; one of each, in turn."""
+    """Seconds of each, measured once, including start-up, training, record and report."""
     with TemporaryDirectory() as folder:
         sweep = [sys.executable, "train.py", "-m", "init=glob(*)", "replicas=8", f"trainer.max_epochs={EPOCHS}"]
         sweep += [f"hydra.sweep.dir={folder}/sweep", f"tracking.uri=sqlite:///{folder}/mlflow.db"]

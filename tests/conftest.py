@@ -5,6 +5,7 @@ import os
 # Two trainings at once, each with a thread a core, would wait for each other most of the time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import re
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,16 @@ from initlab.data.normalize import normalize
 
 ROOT = Path(__file__).parents[1]
 
-FAULT = "fault(what, then, cost=1): tries a fault; `python tests/reliability.py` makes a table of them all"
+# What tests need. Without --all, or -m, those that need any of it are left out.
+MARKERS = {
+    "slow": "takes long, or is one of many of its kind",
+    "engines": "needs joblib, Ray, Slurm or Optuna",
+    "servers": "starts MLflow, PostgreSQL or S3 servers",
+    "browser": "looks at pages in Chromium",
+    "faults": "(what, then, cost=1, quick=False): kills, fills and damages things; `python tests/reliability.py` makes "
+    "a table of them all. quick: it takes no time, and is never left out",
+    "docs": "runs what the pages say",
+}
 
 # Examples made up by hypothesis: the same each time, or, with --hypothesis-profile=long, twenty times as many new ones.
 SHARED = HealthCheck.function_scoped_fixture  # monkeypatch: what it does to one example is undone before the next
@@ -31,44 +41,52 @@ Train = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="run all tests: needs the extra `dev`, Chromium and Slurm")
     parser.addoption("--times", type=int, default=1, help="how often faults at random moments are tried")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", FAULT)
+    for name, text in MARKERS.items():
+        config.addinivalue_line("markers", f"{name}{text}" if text.startswith("(") else f"{name}: {text}")
+
+
+def runs_all(config: pytest.Config) -> bool:
+    return bool(config.getoption("all") or config.getoption("markexpr"))
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A file that is left out as a whole is not imported: what it imports may not be installed."""
+    if runs_all(config) or not collection_path.match("test_*.py"):
+        return None
+    text = collection_path.read_text(encoding="utf-8")
+    return bool(re.search(rf"^pytestmark = pytest\.mark\.({'|'.join(MARKERS)})\b", text, re.MULTILINE)) or None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test that takes `trial`, the number of its try, is run --times times, or less often if one try costs more."""
     if "trial" in metafunc.fixturenames:
-        marker = metafunc.definition.get_closest_marker("fault")
+        marker = metafunc.definition.get_closest_marker("faults")
         tries = metafunc.config.getoption("times") // marker.kwargs.get("cost", 1)
         metafunc.parametrize("trial", range(max(tries, 1)))
 
 
 # Files in this order: no worker is to be left with much to do when the others are done.
-LONGEST = [
-    "faults",
-    "train",
-    "launchers",
-    "pipeline",
-    "devices",
-    "store",
-    "dvc",
-    "commands",
-    "docs",
-    "fuzz",
-    "servers",
-    "ui",
-    "replay",
-    "benchmarks",
-    "model",
-]
+LONGEST = (
+    *("resume", "train", "launchers", "pipeline", "pages", "ddp", "store", "dvc", "fuzz", "servers", "ui", "replay"),
+    *("search", "benchmarks", "model"),
+)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+    if not runs_all(config):
+        config.hook.pytest_deselected(items=[item for item in items if is_left_out(item)])
+        items[:] = [item for item in items if not is_left_out(item)]
+
+
+def is_left_out(item: pytest.Item) -> bool:
+    return any(not marker.kwargs.get("quick", False) for marker in item.iter_markers() if marker.name in MARKERS)
 
 
 @pytest.fixture

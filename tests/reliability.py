@@ -26,7 +26,7 @@ class Table:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item) -> Iterator[None]:
         report = yield
-        marker = item.get_closest_marker("fault")
+        marker = item.get_closest_marker("faults")
         if marker is not None and (report.when == "call" or report.outcome != "passed"):
             self.seen[marker.args][report.outcome] += 1
         return report
@@ -57,7 +57,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="as pytest's -k; the rows of all others stay as they are")
     chosen = parser.parse_args()
     table = Table()
-    words = ["-m", "fault", "-n", "0", "--times", str(chosen.times), "-k", chosen.only]
+    words = ["-m", "faults", "-n", "0", "--times", str(chosen.times), "-k", chosen.only]
     code = pytest.main(words, plugins=[table])
     begin, end = "<!-- the table -->\n", "<!-- its end -->"
     before, rest = PAGE.read_text().split(begin)

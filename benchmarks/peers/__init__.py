@@ -1,8 +1,9 @@
-"""Programs that train 784-50-10 on MNIST with SGD, each as its library's own documentation would write it.
+"""Programs that train 784-50-10 on MNIST with SGD, each written as in its library's own documentation.
 
-A module here is one of them. It has `train(epochs, replicas, clock)`: an epoch is 50,000 images in batches of 64, in
-a new order, and the accuracy on the 10,000 validation images at its end, with which it calls `clock.tick`.
-`python -m benchmarks.peers NAME --epochs N --replicas R` runs one in a process of its own, and prints what it took.
+Each module here is one of them. Its `train(epochs, replicas, clock)` trains on 50,000 images per epoch, in batches of
+64 and in a new order each time, and calls `clock.tick` with the accuracy on the 10,000 validation images after each
+epoch.
+`python -m benchmarks.peers NAME --epochs N --replicas R` runs one in its own process, and prints its measurements.
 """
 
 import resource
@@ -28,12 +29,12 @@ class Splits(NamedTuple):
 
 
 def splits() -> Splits:
-    """What the pipeline's normalize stage wrote, to train and to validate on."""
+    """Loads what the pipeline's normalize stage wrote, to train and to validate on."""
     return Splits(*load(FOLDER, "train"), *load(FOLDER, "validation"))
 
 
 class Clock:
-    """Takes the time of epochs, and the accuracy at their end, to show that all do the same work."""
+    """Times epochs, and keeps the accuracy after each, to show that all programs do the same work."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -41,21 +42,22 @@ class Clock:
         self._last = time.perf_counter()
 
     def start(self) -> None:
-        """The first epoch begins: what was done so far, reading the data, say, is not counted."""
+        """Starts the first epoch. What was done before, such as reading the data, is not counted."""
         self._last = time.perf_counter()
 
     def tick(self, accuracy: float) -> None:
-        """An epoch is over."""
+        """Ends an epoch."""
         now = time.perf_counter()
         self.add(now - self._last, accuracy)
         self._last = now
 
     def add(self, seconds: float, accuracy: float) -> None:
+        """Adds an epoch of known duration."""
         self.seconds.append(seconds)
         self.accuracies.append(accuracy)
 
 
 def peak_memory() -> float:
-    """The most memory that this process, or one it has started, ever had, in MB."""
+    """Returns the peak memory of this process, or of one that it has started if that is larger, in MB."""
     kinds = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
     return max(resource.getrusage(kind).ru_maxrss for kind in kinds) / 1024  # Linux counts kB

@@ -1,4 +1,4 @@
-"""A plain loop in torch: nn.Sequential, autograd, torch.optim.SGD, batches indexed from memory."""
+"""A plain loop in torch: nn.Sequential, autograd, torch.optim.SGD, batches indexed in memory."""
 
 import torch
 from torch import nn

@@ -21,7 +21,7 @@ def train(
     batch: int = BATCH,
     validate: bool = True,
 ) -> None:
-    """validate: whether an epoch's end is the accuracy on validation images, or just the end of its steps."""
+    """validate: whether an epoch includes the accuracy on the validation images."""
     x, y, x_val, y_val = splits()
     phi, loss = Activation(), CrossEntropy()
     widths = [784, *(hidden or [HIDDEN]), CLASSES]

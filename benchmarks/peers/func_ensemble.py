@@ -1,4 +1,4 @@
-"""An ensemble with torch.func: stack_module_state, functional_call, vmap over grad; one batch for all replicas."""
+"""An ensemble with torch.func: stack_module_state, functional_call, and vmap over grad. All replicas share a batch."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""The machine's limit: multiplications a second of torch's matrix product, float32, squares from 256 to 2048."""
+"""The machine's limit: multiply-adds per second of torch's matrix product, float32, square matrices of 256 to 2048."""
 
 import time
 
@@ -10,7 +10,7 @@ SIZES = 256, 512, 1024, 2048
 
 
 def train(epochs: int, replicas: int, clock: Clock) -> None:
-    """An epoch is some products of each size; its `seconds` are those of one multiply-add, at the best size."""
+    """An epoch is some products of each size. Its `seconds` are those of one multiply-add, at the best size."""
     for _ in range(epochs):
         clock.add(min(_seconds(size) for size in SIZES), 1.0)
 

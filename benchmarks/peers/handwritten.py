@@ -1,4 +1,4 @@
-"""A plain loop by hand: the lesson's rows, forward and backward as matrix products, weights changed in place."""
+"""A plain loop by hand, with images as rows: forward and backward as matrix products, weights changed in place."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""JAX: a jitted update with value_and_grad, vmapped over replicas where there are several."""
+"""JAX: a jitted update with grad, vmapped over replicas if there are several."""
 
 import jax
 import jax.numpy as jnp

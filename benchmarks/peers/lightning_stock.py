@@ -1,4 +1,4 @@
-"""Lightning as its templates have it: torchvision's dataset and transforms, DataLoader, metrics, progress bar."""
+"""Lightning as in its templates: torchvision's data set and transforms, DataLoader, metrics, progress bar."""
 
 import gzip
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Lightning over a TensorDataset in memory: no transforms, no metrics object, no progress bar, no logger."""
+"""Lightning on a TensorDataset in memory: no transforms, no metrics object, no progress bar, no logger."""
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -10,7 +10,7 @@ from benchmarks.peers import BATCH, CLASSES, HIDDEN, LEARNING_RATE, Clock, split
 
 
 class Ticks(Callback):
-    """An epoch of Lightning's is over when its validation and its checkpoint are."""
+    """Ends an epoch when its validation and its checkpoint are done."""
 
     def __init__(self, clock: Clock, accuracy: str = "val_acc") -> None:
         self.clock, self.accuracy = clock, accuracy

@@ -1,4 +1,4 @@
-"""scikit-learn's MLPClassifier: plain SGD, an epoch a `partial_fit`."""
+"""scikit-learn's MLPClassifier: plain SGD, one `partial_fit` per epoch."""
 
 import numpy as np
 from sklearn.neural_network import MLPClassifier

@@ -1,4 +1,4 @@
-"""initlab as it is used: `python train.py`, with the Trainer, statistics, checkpoints and MLflow."""
+"""initlab in normal use: `python train.py`, with the Trainer, statistics, checkpoints and MLflow."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ from benchmarks.peers import Clock
 
 
 def train(epochs: int, replicas: int, clock: Clock, overrides: list[str] | None = None) -> None:
-    """An epoch's end is when its record has reached the disk; its time, that since the end of the one before."""
+    """An epoch ends when its record is on disk. Its time is that since the end of the one before."""
     with TemporaryDirectory() as folder:
         words = [
             *(sys.executable, "train.py", "trainer=cpu", f"replicas={replicas}", f"trainer.max_epochs={epochs + 1}"),

@@ -1,4 +1,4 @@
-"""initlab's module in Lightning's Trainer, but nothing recorded; statistics every so many steps."""
+"""initlab's module in Lightning's Trainer, with nothing recorded, and statistics every `every` steps."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory

@@ -5,10 +5,10 @@ from pathlib import Path
 
 
 def write(path: Path, content: bytes | memoryview) -> None:
-    """Puts `content` at `path` in one step: written beside it, brought to the disk, renamed.
+    """Writes `content` to `path` atomically: to a file beside it, which is synced to disk and renamed.
 
-    Whatever ends the process, power included, `path` is afterwards what it was or what it should be.
-    Raises OSError, and leaves no partial file, if there is no room.
+    If the process ends or the power fails, `path` has either its old content or the new one.
+    Raises OSError if the file can't be written, for example on a full disk, and removes what was written of it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
@@ -21,11 +21,14 @@ def write(path: Path, content: bytes | memoryview) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise _named(error, path) from error
-    _sync(path.parent)  # the renaming too
+    _sync(path.parent)  # so that the new name is on disk too
 
 
 def append(path: Path, text: str) -> None:
-    """Adds lines at the end of a file, and brings them to the disk. The last newline says that all are there."""
+    """Appends lines to a file and syncs it to disk. Every line ends with a newline, which shows that it is complete.
+
+    Raises OSError if they can't be written.
+    """
     new = not path.exists()
     try:
         with path.open("a", encoding="utf-8", newline="\n") as file:
@@ -39,7 +42,7 @@ def append(path: Path, text: str) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Brings the names in a folder to the disk."""
+    """Syncs the entries of a folder to disk."""
     opened = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(opened)
@@ -48,12 +51,12 @@ def _sync(folder: Path) -> None:
 
 
 def _named(error: OSError, path: Path) -> OSError:
-    """The same, but it tells the file: what the system says of a disk that is full does not."""
+    """Returns the error with the name of the file, which the system does not name if the disk is full."""
     return OSError(error.errno, error.strerror, str(path))
 
 
 def complete_lines(path: Path) -> list[str]:
-    """The lines that were written to their end; the rest of the file, a line cut short, is removed."""
+    """Returns the complete lines of a file, if it exists, and removes a last line that was cut short."""
     if not path.exists():
         return []
     content = path.read_bytes()

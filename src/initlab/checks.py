@@ -1,6 +1,6 @@
-"""Checks of single values; each raises ValueError with the value's name, the value and what was expected."""
+"""Checks of single values. Each raises ValueError with the value's name, the value and what was expected."""
 
-LARGEST = 1e18  # of a number: its square, and what is drawn with it, are within float32's range
+LARGEST = 1e18  # largest number allowed: its square, and weights drawn with it, are within float32's range
 
 
 def check_int(name: str, value: object, *, least: int) -> None:
@@ -28,7 +28,7 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def check_type(name: str, value: object, kind: type) -> None:
-    """Raises ValueError unless the value is of this type."""
+    """Raises ValueError unless the value is of type `kind`."""
     if not isinstance(value, kind):
         raise ValueError(f"{name} is {value!r}; expected {kind.__module__}.{kind.__qualname__}")
 

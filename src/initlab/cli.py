@@ -9,7 +9,10 @@ from pathlib import Path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a subcommand; returns the exit code. A refusal is one line; HYDRA_FULL_ERROR=1 shows the stack trace."""
+    """Runs a subcommand and returns its exit code.
+
+    Expected errors are printed in one line. HYDRA_FULL_ERROR=1 shows the stack trace.
+    """
     chosen = _parser().parse_args(arguments)
     try:
         return chosen.run(chosen)

@@ -5,18 +5,18 @@ from scipy.special import stdtrit
 
 
 def mean_ci95(values: np.ndarray) -> tuple[float, float | None]:
-    """Mean over replicas (R,), and the half-width of its 95 % t-interval, t_{0.975, R-1} s / sqrt(R).
+    """Returns the mean over replicas (R,), and the half-width of its 95 % t-interval, t_{0.975, R-1} s / sqrt(R).
 
-    One replica has no interval: None. Source: Student (1908), "The probable error of a mean".
+    The half-width is None for a single replica. Source: Student (1908), "The probable error of a mean".
     """
     means, ci95 = means_ci95(np.asarray(values, dtype=float))
     return float(means), None if ci95 is None else float(ci95)
 
 
 def means_ci95(values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """The same of many at once, to the bit: contiguous (..., R) -> (...), twice."""
+    """Returns what `mean_ci95` does, to the bit, for many rows at once: contiguous values (..., R) -> (...), (...)."""
     mean, count = values.mean(-1), values.shape[-1]
     if count < 2:
         return mean, None
-    with np.errstate(invalid="ignore"):  # inf - inf: replicas that diverge have no interval, nan
+    with np.errstate(invalid="ignore"):  # inf - inf: if replicas diverge, the interval is NaN
         return mean, stdtrit(count - 1, 0.975) * values.std(-1, ddof=1) / np.sqrt(count)

@@ -1,4 +1,4 @@
-"""Processes: how signals end this one, and whether another one is still alive."""
+"""Processes: the signals that end this one, and whether another one is still alive."""
 
 import os
 import signal
@@ -18,21 +18,21 @@ _signal: int | None = None
 
 @contextmanager
 def exit_on_signals() -> Iterator[None]:
-    """While it lasts, Ctrl-C, SIGTERM and SIGHUP raise SystemExit with the shell's code for them, 128 + n.
+    """Within the context, SIGINT, SIGTERM and SIGHUP raise SystemExit with the shell's exit code, 128 + n.
 
-    Lightning would turn the first into exit code 1 and the second into 0, which reads as success.
+    Lightning would turn SIGINT into exit code 1, and SIGTERM into 0, which reads as success.
     """
     with _handled_by(_leave):
         try:
             yield
         except SystemExit:
-            if _signal is not None:  # Ray makes another code of it
+            if _signal is not None:  # Ray changes the code
                 raise SystemExit(128 + _signal) from None
             raise
 
 
 def restore_sigterm() -> None:
-    """Within `exit_on_signals`: handles SIGTERM again, if Lightning has put its own handler in place."""
+    """Within `exit_on_signals`, restores its handler of SIGTERM if Lightning has replaced it."""
     if signal.getsignal(signal.SIGINT) is _leave:
         signal.signal(signal.SIGTERM, _leave)
 
@@ -45,9 +45,9 @@ def _leave(number: int, _: FrameType | None) -> None:
 
 @contextmanager
 def leave_at_once_on_signals() -> Iterator[None]:
-    """While it lasts, the same signals end the process on the spot: for imports, before anything has begun.
+    """Within the context, the same signals end the process immediately: for imports, before any work has begun.
 
-    What a handler raises inside an import may be swallowed there, or end in an abort where compiled code is under way.
+    An exception raised by a handler during an import may be swallowed, or abort the process in compiled code.
     """
     with _handled_by(lambda number, _: os._exit(128 + number)):
         yield
@@ -56,7 +56,7 @@ def leave_at_once_on_signals() -> Iterator[None]:
 @contextmanager
 def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
-        yield  # signals are the main thread's
+        yield  # only the main thread can handle signals
         return
     numbers = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
     before = {number: signal.signal(number, handler) for number in numbers}
@@ -68,14 +68,15 @@ def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[No
 
 
 def ended_by() -> str | None:
-    """The signal that is ending this process, if one is: SIGTERM, say."""
+    """Returns the name of the signal that is ending this process, such as SIGTERM, or None."""
     return None if _signal is None else signal.Signals(_signal).name
 
 
 @cache
 def leave_with_parent(grace: float) -> None:
-    """From now on this process ends when the one that started it has ended without a word: SIGTERM, and after `grace`
-    seconds SIGKILL. What waits for other processes would wait for long.
+    """Ends this process once its parent has ended: with SIGTERM, and after `grace` seconds with SIGKILL.
+
+    A process that waits for other processes would otherwise wait for a long time.
     """
     parent = os.getppid()
 
@@ -84,16 +85,17 @@ def leave_with_parent(grace: float) -> None:
             time.sleep(1)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(grace)
-        os.kill(os.getpid(), signal.SIGKILL)  # joblib takes what a signal raises for the job's result, and goes on
+        os.kill(os.getpid(), signal.SIGKILL)  # joblib takes the handler's exception for the job's result and continues
 
     threading.Thread(target=watch, daemon=True).start()
 
 
 def end_children(grace: float) -> None:
-    """Ends the processes that this one has started, and theirs: SIGTERM, and after `grace` seconds SIGKILL.
+    """Ends all descendants of this process: with SIGTERM, and after `grace` seconds with SIGKILL.
 
-    SIGTERM is for those at the ends of the tree alone, which do the work: who started them goes when they have gone, or
-    would tell them a second time. Python's resource trackers are let be: they clean up, and go with this process.
+    SIGTERM is sent only to the leaves of the process tree, which do the work. Their parents exit once the leaves have
+    exited; if signalled as well, they would signal the leaves a second time. Python's resource trackers get no signal:
+    they clean up, and exit with this process.
     """
     parents = {child: _parent(child) for child in psutil.Process().children(recursive=True)}
     children = [child for child, parent in parents.items() if parent is not None]
@@ -107,7 +109,7 @@ def end_children(grace: float) -> None:
 
 
 def _parent(process: psutil.Process) -> int | None:
-    """Who started it; None for a resource tracker, or if it is gone."""
+    """Returns the id of a process's parent; None for a resource tracker, or if the process is gone."""
     try:
         return None if "resource_tracker" in " ".join(process.cmdline()) else process.ppid()
     except psutil.Error:
@@ -115,17 +117,17 @@ def _parent(process: psutil.Process) -> int | None:
 
 
 def user() -> str:
-    """Who runs this process; the number where it has no name, as in some containers."""
+    """Returns the user who runs this process: the name, or the number if there is none, as in some containers."""
     return psutil.Process().username()
 
 
 def owner() -> str:
-    """This process, as `is_gone` knows it: where it runs, its number, and its birth, since numbers are given again."""
+    """Returns what identifies this process to `is_gone`: host, process id and start time, since ids are reused."""
     return f"{_place()} {os.getpid()} {_birth(os.getpid())}"
 
 
 def is_gone(owner: str) -> bool:
-    """Whether a process of this place has ended. Of another's nothing is known: False."""
+    """Returns whether the process that `owner` identifies has ended. False on another host, where it can't be known."""
     match owner.split():
         case [place, number, birth] if place == _place() and number.isdecimal():
             pass
@@ -138,18 +140,18 @@ def is_gone(owner: str) -> bool:
 
 
 def is_alive(owner: str) -> bool:
-    """Whether a process is known to live: one of this place that has not ended."""
+    """Returns whether the process that `owner` identifies is on this host and has not ended."""
     return owner.startswith(f"{_place()} ") and not is_gone(owner)
 
 
 def _place() -> str:
-    """The host, and on Linux the namespace that process numbers belong to: containers may share a host's name."""
+    """Returns the host, and on Linux the namespace of process ids: containers may share a host's name."""
     namespace = Path("/proc/self/ns/pid")
     return f"{socket.gethostname()}/{namespace.stat().st_ino}" if namespace.exists() else socket.gethostname()
 
 
 def _birth(number: int) -> str:
-    """When a process began: on Linux the boot and the ticks since, which no change of the clock moves.
+    """Returns when a process started: on Linux as boot id and ticks since boot, which no change of the clock affects.
 
     Raises psutil.NoSuchProcess.
     """

@@ -1,8 +1,9 @@
-"""Workers: threads that train a run's replicas in groups, each computing with one thread of torch's.
+"""Threads that train a run's replicas in groups, each computing with one torch thread.
 
-A sum made by several threads is made in another order than by one, and on some processors it rounds differently. So
-each worker uses one thread, and the groups depend on the number of replicas alone: a run has the same bits on one core
-and on ten. torch lets go of Python's lock while it computes, so threads of one process are enough.
+A sum computed by several threads is added up in another order than by one thread, and on some processors it is rounded
+differently. Each worker therefore uses one thread, and the groups depend on the number of replicas alone, so a run has
+the same bits on any number of cores. torch releases the GIL while it computes, so the threads of one process are
+enough.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -19,21 +20,21 @@ from threadpoolctl import threadpool_limits
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Replicas in a group: small groups occupy more cores, large ones need fewer calls of torch's per replica.
+# Most replicas in a group. Small groups occupy more cores; large groups need fewer calls to torch per replica.
 FEW, MANY = 4, 8
 
 
 def groups(replicas: int) -> list[slice]:
-    """Divides replicas into groups as equal as can be, of at most 4 each, or 8 if there are more than 16 replicas."""
+    """Divides replicas into groups of nearly equal size: at most 4 each, or 8 if there are more than 16 replicas."""
     count = ceil(replicas / (FEW if replicas <= 4 * FEW else MANY))
     bounds = [replicas * number // count for number in range(count + 1)]
     return [slice(start, end) for start, end in pairwise(bounds)]
 
 
 class Workers:
-    """`count` threads that share out what they are given. One alone works in the thread that asks.
+    """A pool of `count` threads. A single worker runs in the calling thread.
 
-    stopping: set when the thread that asks has been interrupted; a long task looks at it and returns early.
+    stopping: set once a call has failed or the calling thread was interrupted; long tasks check it and return early.
     """
 
     def __init__(self, count: int = 1) -> None:
@@ -42,7 +43,10 @@ class Workers:
         self._pool = ThreadPoolExecutor(count, "worker", lambda: torch.set_num_threads(1)) if count > 1 else None
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-        """[function(item) for item in items]. Raises what the first of them raises, when none is still running."""
+        """Returns [function(item) for item in items].
+
+        If a call raises, so does this, once no other call is running; the pool is closed then.
+        """
         items = list(items)
         if self._pool is None or len(items) == 1:
             return [function(item) for item in items]
@@ -62,9 +66,9 @@ class Workers:
 
 @contextmanager
 def one_thread_each(processes: int = 1) -> Iterator[Workers]:
-    """While it lasts, torch and numpy's linear algebra compute with one thread; yields as many workers as they had.
+    """Within the context, torch and NumPy's linear algebra use one thread. Yields as many workers as torch had threads.
 
-    That is a worker per core, or OMP_NUM_THREADS of them, divided among `processes` that train side by side.
+    That is one worker per core, or OMP_NUM_THREADS workers, divided among `processes` that train side by side.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

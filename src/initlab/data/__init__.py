@@ -1,4 +1,4 @@
-"""Data sets: downloaded, verified, normalised and handed to Lightning."""
+"""Data sets: download, verification, normalisation, and Lightning's data module."""
 
 
 class DataError(ValueError):

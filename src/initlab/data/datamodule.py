@@ -1,4 +1,4 @@
-"""Lightning's data module: images that stay on the device, handed out in blocks of whole batches."""
+"""Lightning's data module: images that stay on the device, served in blocks of whole batches."""
 
 import warnings
 from collections.abc import Iterator
@@ -13,16 +13,17 @@ from initlab.checks import check_int
 from initlab.data import normalized
 from initlab.random_streams import stream
 
-# Workers would only copy what lies in memory.
+# The images are in memory already: workers would only copy them.
 warnings.filterwarnings("ignore", ".*does not have many workers", category=UserWarning)
 
 
 class DataModule(LightningDataModule):
-    """The normalised images, on the device for the whole run, handed out in whole batches.
+    """The normalised images, kept on the device for the whole run and served in whole batches.
 
-    folder: what the normalize stage wrote.  batch_size: images an optimiser step.
-    block: optimiser steps a `training_step`: Lightning's cost is paid once a block, not once a step.
-    seed: of the order of the training images, which is a function of (seed, epoch), the same for every replica.
+    folder: output of the normalize stage.  batch_size: images per optimiser step.
+    block: optimiser steps per `training_step`. Lightning's overhead is paid once per block instead of once per step.
+    seed: of the order of the training images, which is a function of (seed, epoch) and the same for every replica.
+    Raises ValueError for a value out of range or of the wrong type.
     """
 
     def __init__(self, folder: str | Path, *, batch_size: int, seed: int, block: int = 128) -> None:
@@ -35,13 +36,14 @@ class DataModule(LightningDataModule):
         self.splits: dict[str, tuple[Tensor, Tensor]] = {}  # images (N, 784), labels (N,)
 
     def prepare_data(self) -> None:
-        """Checks the files. Raises ValueError if one is missing or damaged, or holds less than a batch."""
+        """Checks the files. Raises DataError if one is missing or damaged, ValueError if there are too few images."""
         normalized.verify(self.folder)
         images = normalized.read_facts(self.folder)["splits"]["train"]["images"]
         if self.batch_size > images:
             raise ValueError(f"batch_size is {self.batch_size}; there are {images:,} training images")
 
     def setup(self, stage: str) -> None:
+        """Loads all splits to the trainer's device, on the first call."""
         if not self.splits:
             device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
             for name in normalized.SPLITS:
@@ -50,38 +52,41 @@ class DataModule(LightningDataModule):
 
     @property
     def inputs(self) -> int:
-        """Pixels an image."""
+        """Pixels per image."""
         return self.splits["train"][0].shape[1]
 
     @property
     def steps(self) -> int:
-        """Optimiser steps an epoch."""
+        """Optimiser steps per epoch."""
         return len(self.splits["train"][0]) // self.batch_size
 
     def train_dataloader(self) -> DataLoader:
+        """Returns a loader of blocks, in an order that depends on the epoch."""
         images, labels = self.splits["train"]
         order = EpochOrder(len(images), self.batch_size, self.block, seed=self.seed, device=images.device)
-        if self.trainer is not None:  # of a resumed run Lightning asks for the first rows before it says the epoch
+        if self.trainer is not None:  # when resuming, Lightning asks for the first rows before it calls set_epoch
             order.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
         return DataLoader(Blocks(images, labels, self.batch_size), batch_size=None, sampler=order)
 
     def val_dataloader(self) -> DataLoader:
+        """Returns a loader of one batch: the chunks of all validation images."""
         return self._chunks("validation")
 
     def test_dataloader(self) -> DataLoader:
+        """Returns a loader of one batch: the chunks of all test images."""
         return self._chunks("test")
 
     def _chunks(self, name: str, size: int = 500) -> DataLoader:
-        """One batch, all of it: chunks x (784, B), y (B,) in order, which bound the memory that many replicas take."""
+        """Returns a loader of one batch: all chunks x (784, B), y (B,), in order. Chunks limit the memory in use."""
         images, labels = self.splits[name]
         chunks = [(x.mT, y) for x, y in zip(images.split(size), labels.split(size), strict=True)]
         return DataLoader([chunks], batch_size=None)  # type: ignore[arg-type]
 
 
 class EpochOrder(Sampler[Tensor]):
-    """Row numbers shuffled anew each epoch, in blocks of whole batches; Lightning calls `set_epoch`.
+    """Row numbers in blocks of whole batches, shuffled anew each epoch. Lightning calls `set_epoch`.
 
-    The rows left over, fewer than a batch, sit this epoch out: a small last batch would be a noisier step.
+    Rows that do not fill a batch are left out of the epoch: a small last batch would be a noisier step.
     """
 
     def __init__(self, rows: int, batch_size: int, block: int, *, seed: int, device: torch.device) -> None:
@@ -89,6 +94,7 @@ class EpochOrder(Sampler[Tensor]):
         self.seed, self.device, self.epoch = seed, device, 0
 
     def set_epoch(self, epoch: int) -> None:
+        """Sets the epoch whose order comes next."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -100,9 +106,9 @@ class EpochOrder(Sampler[Tensor]):
 
 
 class Block:
-    """The batches x (784, B), y (B,) of some rows, each gathered only when its step comes, while it fits the cache.
+    """The batches x (784, B), y (B,) of some rows. Each is gathered just before its step, so that it is in the cache.
 
-    It can be gone through by several threads at once.
+    Several threads may iterate over it at once.
     """
 
     def __init__(self, images: Tensor, labels: Tensor, rows: Tensor, batch_size: int) -> None:
@@ -117,7 +123,7 @@ class Block:
 
 
 class Blocks(Dataset):
-    """Rows -> the block of their batches."""
+    """Data set that maps row numbers to the block of their batches."""
 
     def __init__(self, images: Tensor, labels: Tensor, batch_size: int) -> None:
         self.images, self.labels, self.batch_size = images, labels, batch_size

@@ -1,4 +1,4 @@
-"""Download of the raw files, mirror after mirror, each checked against its checksum."""
+"""Download of the raw files from mirrors, verified by checksum."""
 
 import sys
 import tempfile
@@ -14,11 +14,11 @@ def download(
 ) -> None:
     """Downloads `files` ({name: MD5}) into `folder`, trying one mirror after another until one serves the right bytes.
 
-    timeout: seconds a mirror may stay silent.  retries: further attempts at one mirror before the next is tried.
-    Files that are there with the right checksum are kept. At the end all files are in place, or none has changed.
-    Raises DataError, naming every failure, if no mirror serves a file.
+    timeout: seconds that a mirror may stay silent.  retries: further attempts per mirror.
+    Existing files with the right checksum are kept. Either all files are in place at the end, or none has changed.
+    Raises DataError, with every failure, if no mirror serves a file.
     """
-    import pooch  # half a second, and needs the network: nothing else here does
+    import pooch  # takes half a second, and only downloads need it
 
     folder.mkdir(parents=True, exist_ok=True)
     missing = {name: md5 for name, md5 in files.items() if not has_digest(folder / name, md5)}
@@ -36,5 +36,5 @@ def download(
             else:
                 raise DataError("\n".join([f"no mirror serves {name} with MD5 {md5}", *failures]))
         for name in missing:
-            Path(partial, name).chmod(0o644)  # temporary files are their owner's alone
+            Path(partial, name).chmod(0o644)  # temporary files are readable by their owner only
             Path(partial, name).replace(folder / name)

@@ -1,4 +1,4 @@
-"""The IDX files that MNIST and data sets like it come in."""
+"""The IDX files of MNIST and similar data sets."""
 
 import gzip
 import zlib
@@ -17,9 +17,9 @@ IMAGES, LABELS = "{}-images-idx3-ubyte.gz", "{}-labels-idx1-ubyte.gz"
 
 
 def read_idx(path: Path, *, dimensions: int) -> Tensor:
-    """Reads a gzipped IDX file of unsigned bytes as a uint8 tensor with that many dimensions.
+    """Reads a gzipped IDX file of unsigned bytes as a uint8 tensor with `dimensions` dimensions.
 
-    The header is checked before memory is allocated, and no more is inflated than the header promises.
+    The header is checked before memory is allocated, and no more is decompressed than the header promises.
     Raises DataError if the file is missing, damaged, empty, or another kind of IDX file.
     Source: LeCun, Cortes & Burges, "The MNIST database", section "File formats".
     """
@@ -34,9 +34,9 @@ def read_idx(path: Path, *, dimensions: int) -> Tensor:
             promised = prod(sizes)
             if promised == 0:
                 raise DataError(f"{path}: is empty; its header promises {' x '.join(map(str, sizes))} bytes")
-            if promised > 1032 * path.stat().st_size:  # deflate's best ratio
+            if promised > 1032 * path.stat().st_size:  # the best ratio of deflate
                 raise DataError(f"{path}: promises {promised:,} bytes; its {path.stat().st_size:,} can't hold as many")
-            body = bytearray().join(_pieces(file, promised + 1))  # writable, as torch wants its memory
+            body = bytearray().join(_pieces(file, promised + 1))  # writable, as torch.frombuffer expects
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: {error.strerror if isinstance(error, FileNotFoundError) else error}") from error
     if len(body) != promised:
@@ -46,7 +46,7 @@ def read_idx(path: Path, *, dimensions: int) -> Tensor:
 
 
 def read_pair(folder: Path, prefix: str) -> tuple[Tensor, Tensor]:
-    """Images (N, 784) and labels (N,), uint8, of `train` or `t10k`. Raises DataError if they do not agree."""
+    """Reads images (N, 784) and labels (N,), uint8, of `train` or `t10k`. Raises DataError if they do not match."""
     images = read_idx(folder / IMAGES.format(prefix), dimensions=3)
     labels = read_idx(folder / LABELS.format(prefix), dimensions=1)
     if len(images) != len(labels):
@@ -59,7 +59,7 @@ def read_pair(folder: Path, prefix: str) -> tuple[Tensor, Tensor]:
 
 
 def _pieces(file: gzip.GzipFile, size: int, piece: int = 2**20) -> Iterator[bytes]:
-    """Up to `size` bytes, piece by piece: gzip would allocate all of them before it reads any."""
+    """Yields up to `size` bytes in pieces. gzip would allocate all of them before it reads any."""
     while size > 0 and (found := file.read(min(piece, size))):
         size -= len(found)
         yield found

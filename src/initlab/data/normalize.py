@@ -1,4 +1,4 @@
-"""Normalisation of the raw files: split, subtract the training mean, divide by the training standard deviation."""
+"""Normalises the raw files: split, subtract the training mean, divide by the training standard deviation."""
 
 import json
 from math import sqrt
@@ -13,13 +13,15 @@ from initlab.data.digests import file_digest
 from initlab.data.idx import CLASSES, read_pair
 from initlab.data.pin import dvc_hash
 
-SCALES = 1e-300, 1e300  # pixels divided by less, or by more, are out of a float's range
+SCALES = 1e-300, 1e300  # smallest and largest: beyond them, scaled pixels are out of a float's range
 
 
 def split(folder: Path, validation: int | None) -> dict[str, tuple[Tensor, Tensor]]:
-    """{split: (images (N, 784), labels (N,))}, uint8.
+    """Returns {split: (images (N, 784), labels (N,))}, uint8.
 
-    validation: images held out, the last of the training file; None: none are, and the test file serves for both.
+    validation: number of images to hold out from the end of the training file. None holds out none, and uses the test
+    file for validation too.
+    Raises DataError if the files are damaged or do not match, or for a number out of range.
     """
     images, labels = read_pair(folder, "train")
     test = read_pair(folder, "t10k")
@@ -38,7 +40,10 @@ def split(folder: Path, validation: int | None) -> dict[str, tuple[Tensor, Tenso
 
 
 def pixel_moments(images: Tensor) -> tuple[float, float]:
-    """Mean and standard deviation (n - 1) of uint8 pixels, from integer sums: exact, so the same on every machine."""
+    """Returns mean and standard deviation (n - 1) of uint8 pixels.
+
+    They are computed from exact integer sums, so they are the same on every machine.
+    """
     counts = torch.bincount(images.flatten(), minlength=256).tolist()
     n = sum(counts)
     first = sum(value * count for value, count in enumerate(counts))
@@ -47,15 +52,16 @@ def pixel_moments(images: Tensor) -> tuple[float, float]:
 
 
 def pixel_values(mean: float, std: float, scale: float) -> Tensor:
-    """What pixels of value 0..255 are normalised to, (pixel / scale - mean) / std, made in float64: (256,) float32."""
+    """Returns (pixel / scale - mean) / std for pixels 0..255, computed in float64: (256,) float32."""
     return ((torch.arange(256, dtype=torch.float64) / scale - mean) / std).float()
 
 
 def normalize(raw: Path, folder: Path, *, validation: int | None, scale: float) -> dict:
-    """Writes the splits to `folder`: images (N, 784) float32, labels (N,) int64, and facts.json; returns the facts.
+    """Normalises the raw files and writes them to `folder`: images (N, 784) float32, labels (N,) int64, and facts.json.
 
-    Pixels are divided by `scale`, then normalised with the training mean and std, all three splits alike: looked up in
-    `pixel_values`.
+    Pixels are divided by `scale`, then normalised with the training mean and std, in all three splits.  validation: see
+    `split`.
+    Returns the facts. Raises DataError if the raw files or a value can't be used.
     """
     if not isinstance(scale, (int, float)) or isinstance(scale, bool) or not SCALES[0] <= scale <= SCALES[1]:
         raise DataError(f"scale is {scale!r}; expected a positive number, {SCALES[0]} to {SCALES[1]}")
@@ -84,7 +90,7 @@ def normalize(raw: Path, folder: Path, *, validation: int | None, scale: float) 
 
 
 def describe(name: str, facts: dict) -> str:
-    """The facts as the normalize stage prints them: one line for the data set, one per split."""
+    """Formats the facts as the normalize stage prints them: one line for the data set, one per split."""
     lines = [f"{name}: training mean {facts['mean']:.4f}, std {facts['std']:.4f}; {facts['classes']} classes"]
     for split_name, fact in facts["splits"].items():
         size = f"{fact['images']} x {facts['inputs']}"

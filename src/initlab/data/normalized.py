@@ -1,4 +1,4 @@
-"""The normalised data set, as the normalize stage wrote it: read back, and verified."""
+"""Reads and verifies the normalised data set that the normalize stage wrote."""
 
 import json
 from collections.abc import Mapping
@@ -18,7 +18,10 @@ SPLIT_FACTS = {"images": int, "mean": float, "std": float, "sha256": str}
 
 
 def read_facts(folder: Path) -> dict:
-    """What `normalize` noted: scale, mean, std, inputs, classes, and of each split its size and SHA-256."""
+    """Reads what `normalize` noted: scale, mean, std, inputs, classes, and the size and SHA-256 of each split.
+
+    Raises DataError if it is missing or damaged.
+    """
     try:
         facts = json.loads((folder / "facts.json").read_text())
         if not _are_facts(facts):
@@ -34,7 +37,7 @@ def read_facts(folder: Path) -> dict:
 
 @cache
 def verify(folder: Path) -> None:
-    """Checks, once a process, that the normalised files are the ones `normalize` wrote. Raises DataError if not."""
+    """Checks, once per process, that the files are the ones `normalize` wrote. Raises DataError if not."""
     for name, fact in read_facts(folder)["splits"].items():
         if not has_digest(folder / f"{name}.safetensors", fact["sha256"], "sha256"):
             raise DataError(
@@ -43,14 +46,17 @@ def verify(folder: Path) -> None:
 
 
 def load(folder: Path, name: str) -> tuple[Tensor, Tensor]:
-    """Images (N, 784) float32 and labels (N,) int64 of a verified split; the file is mapped, not read."""
+    """Loads images (N, 784) float32 and labels (N,) int64 of a split, after verification. The file is memory-mapped.
+
+    Raises DataError if a file is missing or damaged.
+    """
     verify(folder)
     tensors = load_file(folder / f"{name}.safetensors")
     return tensors["images"], tensors["labels"]
 
 
 def _are_facts(found: object) -> bool:
-    """Whether all that `normalize` notes is there and nothing else, each of its type, and numbers in their range."""
+    """Returns whether `found` has exactly the entries that `normalize` writes, of the right types and in range."""
 
     def like(values: object, kinds: Mapping[str, type]) -> bool:
         return isinstance(values, dict) and {name: type(value) for name, value in values.items()} == kinds

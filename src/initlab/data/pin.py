@@ -14,14 +14,20 @@ from initlab.data.idx import IMAGES, LABELS, PREFIXES
 
 
 def dvc_hash(folder: Path) -> str:
-    """The hash that DVC gives a folder of the four files: the MD5 of their listing. A .dvc file pins it."""
+    """Returns the hash that DVC gives a folder of the four files, which a .dvc file pins: the MD5 of their listing.
+
+    Raises OSError if a file can't be read.
+    """
     names = sorted(name for prefix in PREFIXES for name in (IMAGES.format(prefix), LABELS.format(prefix)))
     listing = [{"md5": file_digest(folder / name, "md5"), "relpath": name} for name in names]
     return f"{hashlib.md5(json.dumps(listing).encode(), usedforsecurity=False).hexdigest()}.dir"
 
 
 def pinned_hash(by: str | None) -> str | None:
-    """The hash that this .dvc file pins; None if no file is named, which allows any data. Raises DataError."""
+    """Returns the hash that the .dvc file `by` pins. None, for no file, allows any data.
+
+    Raises DataError if the file can't be read.
+    """
     if by is None:
         return None
     try:
@@ -31,12 +37,15 @@ def pinned_hash(by: str | None) -> str | None:
 
 
 def check_pinned(folder: Path, by: str | None) -> None:
-    """Raises DataError, with the command that restores them, unless the files are the ones that this .dvc file pins."""
+    """Checks that the files are the ones that the .dvc file `by` pins.
+
+    Raises DataError, with the command that restores them, if they are not.
+    """
     expected = pinned_hash(by)
     if expected is None:
         return
-    # DVC takes a copy that is read-only for whole; of others it takes the hash, and throws away what is damaged.
-    # An import is made again; files that were added are taken from the cache: to add them again would pin the damage.
+    # DVC trusts a cached copy that is read-only. It hashes a writable one, and discards it if it is damaged.
+    # An import is repeated. Added files are restored from the cache: adding them again would pin the damage.
     again = "repro" if "deps" in OmegaConf.load(str(by)) else "checkout"
     restore = f"chmod -R u+w .dvc/cache && dvc {again} -f {by}"
     try:

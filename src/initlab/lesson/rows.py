@@ -1,4 +1,4 @@
-"""Rows of the lesson's table, and the verdict of each."""
+"""Rows of the lesson's table, each with its verdict."""
 
 from dataclasses import dataclass, replace
 from math import sqrt
@@ -13,7 +13,7 @@ EXACT, INSIDE, OUTSIDE = "exact", "inside", "outside"
 
 @dataclass(frozen=True)
 class Row:
-    """A printed number (or claim): ours, with the central 99 % of draws if it is random, and what theory expects."""
+    """A printed number or claim, beside our value, the central 99 % of our draws if it is random, and the theory."""
 
     source: str
     quantity: str
@@ -29,19 +29,19 @@ class Row:
 
 
 def exact(source: str, quantity: str, expression: str, printed: str, ours: float, note: str = "") -> Row:
-    """A number without chance in it: it has to agree to the printed digits."""
+    """A number that does not depend on chance. It must agree in all printed digits."""
     digits = len(printed.partition(".")[2])
     text = f"{ours:.{digits}f}" + ("." if printed.endswith(".") else "")
     return verbatim(source, quantity, expression, printed, text, note)
 
 
 def verbatim(source: str, quantity: str, expression: str, printed: str, ours: str, note: str = "") -> Row:
-    """What has to agree as text."""
+    """A text that must agree exactly."""
     return Row(source, quantity, expression, printed, ours, "", EXACT if ours == printed else OUTSIDE, note=note)
 
 
 def zero(source: str, quantity: str, expression: str, printed: str, images: Tensor, bound: float, note: str) -> Row:
-    """A mean that is zero in exact arithmetic: ours to a float32's rounding, the printed one to `bound`."""
+    """A mean that is zero in exact arithmetic: ours within float32's rounding error, the printed one within `bound`."""
     ours = images.double().mean().item()
     verdict = EXACT if abs(float(printed)) < bound and abs(ours) < EPS else OUTSIDE
     return Row(source, quantity, expression, printed, f"{ours:.1e}", "0", verdict, note=note)
@@ -50,7 +50,7 @@ def zero(source: str, quantity: str, expression: str, printed: str, images: Tens
 def random(
     source: str, quantity: str, expression: str, printed: str, drawn: np.ndarray, expected: float | None, note: str = ""
 ) -> Row:
-    """A number that is one draw: where it lies among ours (draws,), whose central 99 % it should be in."""
+    """A number that is one random draw. It should lie within the central 99 % of ours, `drawn` (draws,)."""
     low, high = np.quantile(drawn, [0.005, 0.995])
     percentile = round(100 * float(np.mean(drawn < float(printed))), 1)
     return _held_against(
@@ -73,7 +73,10 @@ def random(
 def expectation(
     quantity: str, expression: str, claimed: str, drawn: np.ndarray, expected: float | None, note: str = ""
 ) -> Row:
-    """A claim about all draws: it is held against the 99 % interval of their mean, which is normal by its size."""
+    """A claim about the mean over draws, compared with the 99 % interval of the mean of ours, `drawn` (draws,).
+
+    The mean of so many draws is normally distributed.
+    """
     half = 2.5758 * drawn.std(ddof=1) / sqrt(len(drawn))
     note = "; ".join(filter(None, ["interval of the mean", note]))
     return _held_against(
@@ -84,6 +87,7 @@ def expectation(
 
 
 def _held_against(low: float, high: float, row: Row) -> Row:
+    """Returns the row with its interval and verdict."""
     verdict = INSIDE if low <= float(row.printed) <= high else OUTSIDE
     return replace(row, verdict=verdict, low=float(f"{low:.5g}"), high=float(f"{high:.5g}"))
 

@@ -1,4 +1,4 @@
-"""What a thousand draws of the lesson's network give: statistics of each, a draw being a replica.
+"""Statistics of many draws of the lesson's network, one draw per replica.
 
 Replica r of seed 0 here is replica r of seed 0 in a run.
 """
@@ -19,9 +19,9 @@ from initlab.workers import Workers
 
 SEED = 0
 WIDTH = 50  # hidden units of the lesson's network
-DEPTH = 8  # hidden layers where a claim is about many
-STEPS, BATCH, CHECKED = 100, 64, 2000  # of training, where a number needs some; validation images it is checked on
-SLICE = 20, 1000  # replicas, images: what is multiplied at a time fits the cache
+DEPTH = 8  # hidden layers, for claims about several
+STEPS, BATCH, CHECKED = 100, 64, 2000  # training steps and batch size; validation images to measure accuracy on
+SLICE = 20, 1000  # replicas and images that are multiplied at a time: they fit into the cache
 RELU = Activation()
 KAIMING = init.kaiming()
 
@@ -29,9 +29,10 @@ KAIMING = init.kaiming()
 def first_layer_moments(
     scheme: init.Scheme, images: Tensor, activations: Mapping[str, Activation | None], draws: int, workers: Workers
 ) -> dict[str, np.ndarray]:
-    """{"NAME mean", "NAME std": (draws,)} of phi(W x) over units and images (N, 784), and of the weights, as `w1`.
+    """Returns {"NAME mean", "NAME std": (draws,)} of phi(W x), over units and images (N, 784), and of the weights.
 
-    Sums over slices are float32; their totals are float64.
+    activations: {NAME: phi}; None is the identity.  The weights are `w1`.  Sums over slices are float32, their totals
+    float64.
     """
     (W,), (b,) = init.draw(scheme, [images.shape[1], WIDTH], replicas=draws, seed=SEED)
     sums = {name: torch.zeros(2, draws, dtype=torch.float64) for name in activations}
@@ -53,7 +54,7 @@ def first_layer_moments(
 
 
 def second_moments(scheme: init.Scheme, x: Tensor, draws: int, workers: Workers) -> np.ndarray:
-    """E[a_l^2] over units and images x (784, B), of the input and each layer of a deep ReLU network: (draws, 1 + L)."""
+    """Returns E[a_l^2] over units and images x (784, B), of the input and L layers with ReLU: (draws, 1 + L)."""
     weights, biases = init.draw(scheme, [len(x), *[WIDTH] * DEPTH], replicas=draws, seed=SEED)
     found = torch.empty(draws, 1 + DEPTH, dtype=torch.float64)
     found[:, 0] = x.double().square().mean()
@@ -69,9 +70,9 @@ def second_moments(scheme: init.Scheme, x: Tensor, draws: int, workers: Workers)
 
 
 def accuracies(folder: Path, loss: Loss, learning_rate: float, draws: int, workers: Workers) -> np.ndarray:
-    """Accuracy, on CHECKED validation images, of the lesson's network, kaiming, after STEPS steps of SGD: (draws,).
+    """Returns the accuracy (draws,) of the lesson's network, on CHECKED validation images, after STEPS steps of SGD.
 
-    folder: of the normalised data.
+    The scheme is kaiming.  folder: of the normalised data.
     """
     images, labels = normalized.load(folder, "train")
     validation, digits = (split[:CHECKED] for split in normalized.load(folder, "validation"))

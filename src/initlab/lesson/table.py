@@ -1,10 +1,10 @@
-"""The lesson's numbers, each beside what theory predicts and where it lies among a thousand draws.
+"""The lesson's numbers, each beside what theory predicts and where it lies among many draws.
 
 Two write-ups of the lesson print numbers: A, the notebook "Forward and Backward Passes", on all 60,000 images as they
 are (`mnist_60k`); B, "Deep Learning from Foundations: forward and backward pass", on fast.ai's split (`mnist`).
-Where a number is a function of the data it has to agree to the digits that are printed; where it is one random draw,
-it is held against the central 99 % of ours, drawn through `init` and `mlp`. C is what the lesson claims in words, put
-as an expectation, and held against the 99 % interval of our mean.
+A number that is a function of the data must agree in all printed digits. A number that is one random draw is compared
+with the central 99 % of our draws, made by `init` and `mlp`. C is what the lesson claims in words: each claim is put as
+an expectation and compared with the 99 % interval of our mean.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -41,7 +41,10 @@ LECUN, SHIFTED = init.VarianceScaling(1), Activation(shift=0.5)
 
 
 def rows(raw: Path, normalized: Path, *, draws: int, workers: Workers) -> list[Row]:
-    """The whole table, from the raw files and both normalised regimes."""
+    """Returns the whole table, from the raw files and both normalised data sets.
+
+    Raises ValueError for fewer than 2 draws; DataError.
+    """
     check_int("draws", draws, least=2)
     return [
         *source_a(raw, normalized / "mnist_60k", draws, workers),
@@ -51,7 +54,7 @@ def rows(raw: Path, normalized: Path, *, draws: int, workers: Workers) -> list[R
 
 
 def source_a(raw: Path, folder: Path, draws: int, workers: Workers) -> Iterator[Row]:
-    """Source A: the regime `mnist_60k`, measured on all 60,000 training images."""
+    """Source A: the data set `mnist_60k`, measured on all 60,000 training images."""
     facts = normalized_data.read_facts(folder)
     images, _ = normalized_data.load(folder, "train")
     pixels, _ = idx.read_pair(raw, "train")
@@ -81,7 +84,7 @@ def source_a(raw: Path, folder: Path, draws: int, workers: Workers) -> Iterator[
 
 
 def source_b(folder: Path, draws: int, workers: Workers) -> Iterator[Row]:
-    """Source B: the regime `mnist`, measured on the 10,000 validation images."""
+    """Source B: the data set `mnist`, measured on the 10,000 validation images."""
     facts = normalized_data.read_facts(folder)
     train, labels = normalized_data.load(folder, "train")
     images, _ = normalized_data.load(folder, "validation")
@@ -116,7 +119,7 @@ def source_b(folder: Path, draws: int, workers: Workers) -> Iterator[Row]:
 
 
 def claims(folder: Path, draws: int, workers: Workers) -> Iterator[Row]:
-    """What the lesson says in words, as numbers that can fail."""
+    """What the lesson claims in words, as numbers that can be tested."""
     images, _ = normalized_data.load(folder, "validation")
     x = images[:1000].mT  # (784, B)
     yield from claims_on_scale(x, draws, workers)
@@ -126,7 +129,7 @@ def claims(folder: Path, draws: int, workers: Workers) -> Iterator[Row]:
 
 
 def claims_on_scale(x: Tensor, draws: int, workers: Workers) -> Iterator[Row]:
-    """What a layer with a ReLU does to E[a^2], and eight of them."""
+    """What a layer with a ReLU does to E[a^2], and what eight of them do."""
     kaiming, lecun = second_moments(KAIMING, x, draws, workers), second_moments(LECUN, x, draws, workers)
     per_layer = "mean over eight layers of E[a_l^2] / E[a_{l-1}^2]"
     yield expectation("Kaiming's 2 restores the scale", f"{per_layer}, kaiming", "1", _ratios(kaiming), 1.0)
@@ -139,7 +142,7 @@ def claims_on_scale(x: Tensor, draws: int, workers: Workers) -> Iterator[Row]:
 
 
 def claims_on_the_shift(images: Tensor, draws: int, workers: Workers) -> Iterator[Row]:
-    """max(z, 0) - 0.5 makes the mean zero, and the std another."""
+    """max(z, 0) - 0.5 is said to make the mean zero, and to change the std."""
     drawn = first_layer_moments(KAIMING, images, {"relu": RELU, "shifted": SHIFTED}, draws, workers)
     q = 2 * images.double().square().mean(1)
     yield expectation(
@@ -203,7 +206,7 @@ def claims_on_torch(x: Tensor, draws: int, workers: Workers) -> Iterator[Row]:
 
 
 def claim_on_the_loss(folder: Path, draws: int, workers: Workers) -> Row:
-    """MSE on one output against the digit, as a stand-in for cross-entropy."""
+    """MSE of one output against the digit, as a stand-in for cross-entropy."""
     mse = 100 * accuracies(folder, MeanSquaredError(), 0.002, draws, workers)
     rival = 100 * accuracies(folder, CrossEntropy(), 0.05, draws, workers)
     return expectation(
@@ -217,7 +220,7 @@ def claim_on_the_loss(folder: Path, draws: int, workers: Workers) -> Row:
 
 
 def _ratios(moments: np.ndarray) -> np.ndarray:
-    """Of each layer to the one before, mean over layers: (draws, 1 + L) -> (draws,)."""
+    """Returns the ratio of each layer to the one before, mean over layers: (draws, 1 + L) -> (draws,)."""
     return (moments[:, 1:] / moments[:, :-1]).mean(1)
 
 
@@ -235,7 +238,10 @@ def first_layer(
     workers: Workers,
     more: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Iterator[Row]:
-    """Rows of one way to draw w1. more: {another way that is the same distribution: what was printed of it}."""
+    """Rows for one way to draw w1.
+
+    more: {another way, with the same distribution: what was printed for it}.
+    """
     drawn = first_layer_moments(scheme, images, {"lin": None, "relu": RELU, "shifted": SHIFTED}, draws, workers)
     variance = scheme.variance(WIDTH, 784)
     expected = expectations(variance, images)
@@ -253,7 +259,7 @@ def first_layer(
 
 
 def expectations(variance: float, images: Tensor) -> dict[str, float]:
-    """What theory expects of the first layer, its weights having this variance, on images (N, 784)."""
+    """Returns what theory expects of the first layer, given the variance of its weights, on images (N, 784)."""
     square_norms = images.double().square().sum(1)
     values = {"w1 mean": 0.0, "w1 std": sqrt(variance)}
     layers = [theory.DrawnLayer(784, WIDTH, variance), theory.DrawnLayer(WIDTH, 1, 1 / WIDTH)]
@@ -267,8 +273,9 @@ def expectations(variance: float, images: Tensor) -> dict[str, float]:
 def write_table(raw: Path, normalized: Path, table: Path, *, draws: int) -> None:
     """Writes the table as CSV, and prints how many verdicts there are of each kind.
 
-    raw: folder of MNIST's four files.  normalized: folder of both normalised regimes.  draws: how many draws a random
-    number is compared with.
+    raw: folder of MNIST's four files.  normalized: folder of both normalised data sets.  draws: number of draws that a
+    random number is compared with.
+    Raises ValueError for fewer than 2 draws; DataError.
     """
     with one_thread_each() as workers:
         frame = pd.DataFrame([asdict(row) for row in rows(raw, normalized, draws=draws, workers=workers)])

@@ -1,6 +1,6 @@
-"""Activations, each beside its derivative.
+"""Activation functions, each next to its derivative.
 
-R replicas, D width of the layer, B batch.
+Shapes: R replicas, D width of the layer, B batch.
 """
 
 from collections.abc import Callable
@@ -15,11 +15,11 @@ LARGEST = 1e18  # of a constant: its square is within float32's range
 
 @dataclass(frozen=True)
 class Activation:
-    """phi(z) = scale * (max(z, 0) + leak * min(z, 0) - shift), the family of ReLUs.
+    """The ReLU family: phi(z) = scale * (max(z, 0) + leak * min(z, 0) - shift).
 
-    leak: slope below zero.  shift: subtracted.  scale: multiplied by.  Each is a number, or a tensor (R, 1, 1) with one
-    value per replica.
-    Raises ValueError for a constant that is not finite, or above 1e18, or a scale that is not positive.
+    leak: slope for z < 0.  shift: constant to subtract.  scale: factor.  Each is a number, or a tensor (R, 1, 1) with
+    one value per replica.
+    Raises ValueError if a constant is not finite or exceeds 1e18 in size, or if scale is not positive.
     """
 
     leak: float | Tensor = 0.0
@@ -35,11 +35,11 @@ class Activation:
             raise ValueError(f"scale is {self.scale!r}; expected a positive number")
 
     def to(self, device: torch.device) -> "Activation":
-        """This activation with its tensors on `device`."""
+        """Returns this activation with its tensors on `device`."""
         return self.map_constants(lambda constant: constant.to(device))
 
     def map_constants(self, change: Callable[[Tensor], Tensor]) -> "Activation":
-        """This activation with `change` applied to the constants that are tensors."""
+        """Returns this activation with `change` applied to those of its constants that are tensors."""
         constants = {"leak": self.leak, "shift": self.shift, "scale": self.scale}
         return Activation(**{name: change(c) if isinstance(c, Tensor) else c for name, c in constants.items()})
 
@@ -55,7 +55,7 @@ class Activation:
     def backward(self, z: Tensor, grad: Tensor) -> Tensor:
         """dL/dz = dL/da * scale * (1 where z > 0, leak elsewhere): (R, D, B) -> (R, D, B).
 
-        At the kink, z = 0, the slope is `leak`, as in torch.
+        z: pre-activations.  grad: dL/da.  At the kink, z = 0, the slope is `leak`, as in torch.
         """
         if not _differs(self.leak, 0):
             delta = aten.threshold_backward(grad, z, 0)                # grad where z > 0, else 0
@@ -67,12 +67,12 @@ class Activation:
 
 
 def _all_small(constant: float | Tensor) -> bool:
-    """Whether every entry is finite and at most LARGEST."""
+    """Returns whether every entry is finite and at most LARGEST in size."""
     if isinstance(constant, Tensor):
         return bool((constant.abs() <= LARGEST).all())
     return abs(constant) <= LARGEST
 
 
 def _differs(constant: float | Tensor, neutral: float) -> bool:
-    """Whether a term has to be computed; a pass over z that would change nothing is left out."""
+    """Returns whether a term has to be computed: if its constant is a tensor, or differs from the neutral value."""
     return isinstance(constant, Tensor) or constant != neutral

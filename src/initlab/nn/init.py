@@ -1,8 +1,8 @@
-"""Weight initialisation: what each scheme draws, one layer of one replica at a time.
+"""Weight initialisation. A scheme draws one layer of one replica at a time.
 
-Replica r of seed s draws from a generator of its own, a function of (s, r) alone: its weights are bit for bit the
-same however many replicas there are, and no draw touches global random state. The generators are numpy's, because
-torch's normal draws take another path, and give other bits, for small tensors and on other vector units.
+Replica r of seed s draws from its own generator, which is a function of (s, r) alone. Its weights are therefore the
+same to the bit for any number of replicas, and no draw uses global random state. The generators are NumPy's: torch's
+normal draws follow different code paths for small tensors and other vector units, and return other bits.
 """
 
 from abc import ABC, abstractmethod
@@ -24,38 +24,39 @@ Array = np.ndarray
 
 
 class Scheme(ABC):
-    """An init scheme. A new one says what `weight` draws and its `variance`, and whichever of the others it needs.
+    """Base class of init schemes. Subclasses define `weight` and `variance`, and override the other methods as needed.
 
-    unit_variance: whether `calibrate` brings the pre-activations of each layer to variance 1.
+    unit_variance: whether `calibrate` scales the pre-activations of each layer to variance 1.
     """
 
     unit_variance: ClassVar[bool] = False
 
     @abstractmethod
     def weight(self, fan_out: int, fan_in: int, *, generator: Generator) -> Array:
-        """W (fan_out, fan_in), float32, of one layer of one replica."""
+        """Draws W (fan_out, fan_in), float32, of one layer of one replica."""
 
     @abstractmethod
     def variance(self, fan_out: int, fan_in: int) -> float:
-        """Var W, of one entry, as drawn."""
+        """Returns Var W, the variance of one weight as drawn."""
 
     def bias(self, fan_out: int, fan_in: int, *, generator: Generator) -> Array:
-        """b (fan_out,), float32: zero unless a scheme says otherwise."""
+        """Draws b (fan_out,), float32, of one layer of one replica. The default is zero."""
         return np.zeros(fan_out, np.float32)
 
     def bias_variance(self, fan_out: int, fan_in: int) -> float:
-        """Var b, of one entry, as drawn."""
+        """Returns Var b, the variance of one bias as drawn."""
         return 0.0
 
     def calibrate(self, weights: Sequence[Tensor], x: Tensor, phi: Callable[[Tensor], Tensor]) -> None:  # noqa: B027 (no data, no work)
-        """Rescales the drawn weights (R, D, E) in place, on training images x (E, N). Most schemes look at no data."""
+        """Rescales the drawn weights (R, D, E) in place, given training images x (E, N). The default does nothing."""
 
 
 @dataclass(frozen=True)
 class VarianceScaling(Scheme):
-    """Entries of mean 0 and variance scale / n, normal or uniform, n by `mode`: fan_in, fan_out, their mean, or 1.
+    """Normal or uniform weights of mean 0 and variance scale / n, where n is fan_in, fan_out, their mean, or 1.
 
-    The common form of LeCun's (1 / fan_in), Xavier's (1 / fan_avg, uniform) and Kaiming's (2 / fan_in) schemes.
+    This is the common form of LeCun's (1 / fan_in), Xavier's (1 / fan_avg, uniform) and Kaiming's (2 / fan_in) schemes.
+    Raises ValueError for a scale that is not positive, or an unknown mode or distribution.
     Source: LeCun et al. (1998), "Efficient BackProp", eq. 16; Glorot & Bengio (2010), eq. 16; He et al. (2015), eq. 10.
     """
 
@@ -80,9 +81,10 @@ class VarianceScaling(Scheme):
 
 
 def kaiming(leak: float = 0.0, mode: Literal["fan_in", "fan_out"] = "fan_in", gain: float = 2.0) -> VarianceScaling:
-    """N(0, gain / ((1 + leak^2) n)), gain 2: the scale that a (leaky) ReLU takes away, given back.
+    """Kaiming's scheme, N(0, gain / ((1 + leak^2) n)). Gain 2 makes up for the scale that a (leaky) ReLU takes away.
 
-    `fan_in` keeps the variance of the forward signal, `fan_out` that of the backward one.
+    Mode `fan_in` preserves the variance of the forward signal, `fan_out` that of the backward signal.
+    Raises ValueError for a value out of range.
     Source: He et al. (2015), "Delving Deep into Rectifiers", eq. 10, 14 and 15.
     """
     check_number("leak", leak)
@@ -93,10 +95,9 @@ def kaiming(leak: float = 0.0, mode: Literal["fan_in", "fan_out"] = "fan_in", ga
 
 @dataclass(frozen=True)
 class TorchLinear(Scheme):
-    """What torch.nn.Linear does by itself: weights and biases U(-c, c), c = 1 / sqrt(fan_in).
+    """The default of torch.nn.Linear: weights and biases U(-c, c), c = 1 / sqrt(fan_in), so Var W = 1 / (3 fan_in).
 
-    Its source says kaiming_uniform_(a=sqrt(5)): a bound of sqrt(6 / ((1 + 5) fan_in)), which is c.
-    Var W = 1 / (3 fan_in).
+    torch calls kaiming_uniform_(a=sqrt(5)), whose bound sqrt(6 / ((1 + 5) fan_in)) equals c.
     """
 
     def variance(self, fan_out: int, fan_in: int) -> float:
@@ -114,10 +115,11 @@ class TorchLinear(Scheme):
 
 @dataclass(frozen=True)
 class Orthogonal(Scheme):
-    """gain * Q, Q uniform among matrices with orthonormal rows (or columns, whichever are fewer).
+    """gain * Q, with Q uniform among matrices with orthonormal rows (or columns, whichever are fewer).
 
-    Source: Saxe, McClelland & Ganguli (2014), "Exact solutions to the nonlinear dynamics of learning in deep
-    linear neural networks", section 3;
+    Raises ValueError for a gain that is not positive.
+    Source: Saxe, McClelland & Ganguli (2014), "Exact solutions to the nonlinear dynamics of learning in deep linear
+    neural networks", section 3;
     signs as in Mezzadri (2007), "How to generate random matrices from the classical compact groups", section 5.
     """
 
@@ -138,10 +140,11 @@ class Orthogonal(Scheme):
 
 @dataclass(frozen=True)
 class LSUV(Orthogonal):
-    """Layer-sequential unit variance: orthogonal, then each layer divided by the std of its pre-activations.
+    """Layer-sequential unit variance: orthogonal weights, each layer divided by the std of its pre-activations.
 
-    One division is exact, where the paper iterates: z = W a is linear in W, and the biases are zero.
-    images: how many of those it is given are looked at.
+    The paper iterates. Here one division is exact, since z = W a is linear in W and the biases are zero.
+    images: number of training images to use, the first ones.
+    Raises ValueError for a value out of range; `calibrate` raises it if a layer has constant pre-activations.
     Source: Mishkin & Matas (2016), "All you need is a good init", algorithm 1.
     """
 
@@ -165,7 +168,7 @@ class LSUV(Orthogonal):
 def draw(
     scheme: Scheme, widths: Sequence[int], *, replicas: int, seed: int, dtype: torch.dtype = torch.float32
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Weights (R, D, E) and biases (R, D, 1) of every layer, widths being [inputs, hidden..., outputs].
+    """Draws the weights (R, D, E) and biases (R, D, 1) of every layer. widths: [inputs, hidden..., outputs].
 
     Raises ValueError for replicas or a width below 1, or a seed below 0.
     """
@@ -182,7 +185,7 @@ def draw(
 
 
 def check_sizes(widths: Sequence[int], *, replicas: int, seed: int) -> None:
-    """Raises ValueError for replicas or a width below 1, or a seed below 0."""
+    """Raises ValueError unless replicas and widths are integers of at least 1, and the seed is one of at least 0."""
     check_int("replicas", replicas, least=1)
     for width in widths:
         check_int("width", width, least=1)
@@ -190,5 +193,5 @@ def check_sizes(widths: Sequence[int], *, replicas: int, seed: int) -> None:
 
 
 def _uniform(shape: tuple[int, ...], bound: float, generator: Generator) -> Array:
-    """U(-bound, bound), float32."""
+    """Draws from U(-bound, bound), float32."""
     return (2 * generator.random(shape, np.float32) - 1) * np.float32(bound)

@@ -1,6 +1,6 @@
 """The statistics measured of each layer: {name: function}.
 
-A statistic is a function of one layer's tensors that returns one value per replica. A new one is one line here.
+A statistic is a function of one layer's tensors that returns one value per replica. To add one, add a line here.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ INNER = (-2, -1)  # a statistic is taken over everything but the replicas
 
 
 class LayerTensors(NamedTuple):
-    """One layer on a batch of B images, all with a leading replica axis.
+    """Tensors of one layer on a batch of B images, with a leading replica axis.
 
     z: pre-activations (R, D, B).  a: activations (R, D, B).  delta: dL/dz (R, D, B), L the mean over the batch.
     W: weights (R, D, E).  gW: dL/dW (R, D, E).
@@ -31,7 +31,7 @@ class LayerTensors(NamedTuple):
 def std(x: Tensor) -> Tensor:
     """Standard deviation over all entries of a layer, |x - mean| / sqrt(n - 1): (R, D, E) -> (R,).
 
-    torch.std, which takes mean and squares in one pass, one entry after the other, is an order of magnitude slower.
+    torch.std is an order of magnitude slower: it computes mean and squares in one pass, entry by entry.
     """
     x = x.flatten(-2)
     return torch.linalg.vector_norm(x - x.mean(-1, keepdim=True), dim=-1) / sqrt(x.shape[-1] - 1)
@@ -47,8 +47,8 @@ ALL_LAYERS: dict[str, Callable[[LayerTensors], Tensor]] = {
     "weight_std": lambda layer: std(layer.W),
 }
 
-# Of hidden layers alone: the last one is linear. A unit is dead where no image of the batch makes it active; where
-# pre-activations have become nan, there is no telling.
+# For hidden layers only, since the last layer is linear. A unit is dead if it is active on no image of the batch.
+# Both statistics are NaN for a replica whose pre-activations contain a NaN.
 HIDDEN_LAYERS: dict[str, Callable[[LayerTensors], Tensor]] = {
     "dead_fraction": lambda layer: (layer.z.amax(-1) <= 0).float().mean(-1) + _nan_if_any(layer.z),
     "inactive_fraction": lambda layer: (layer.z <= 0).float().mean(INNER) + _nan_if_any(layer.z),
@@ -56,12 +56,12 @@ HIDDEN_LAYERS: dict[str, Callable[[LayerTensors], Tensor]] = {
 
 
 def _nan_if_any(z: Tensor) -> Tensor:
-    """0, or nan for a replica that has a nan: (R, D, B) -> (R,)."""
+    """Returns 0, or NaN for a replica that contains a NaN: (R, D, B) -> (R,)."""
     return torch.where(z.amax(INNER).isnan(), torch.nan, 0.0)  # a nan is the largest of all
 
 
 def measure(layers: list[LayerTensors]) -> dict[str, Tensor]:
-    """{"layer1/act_mean": (R,), ...} of every layer, the first being layer1."""
+    """Returns the statistics of all layers, first layer first: {"layer1/act_mean": (R,), ...}."""
     values: dict[str, Tensor] = {}
     for number, layer in enumerate(layers, start=1):
         functions = ALL_LAYERS if number == len(layers) else ALL_LAYERS | HIDDEN_LAYERS
@@ -70,13 +70,13 @@ def measure(layers: list[LayerTensors]) -> dict[str, Tensor]:
 
 
 def histogram(a: Tensor) -> Tensor:
-    """Counts of all values of a, replicas taken together, in BINS bins from LOW to HIGH: (R, D, B) -> (BINS,).
+    """Counts the values of a, over all replicas, in BINS bins from LOW to HIGH: (R, D, B) -> (BINS,).
 
-    What lies beyond either end is counted in the last bin there.
+    Values beyond either end are counted in the outermost bin.
     """
     return a.clamp(LOW, HIGH).histc(BINS, LOW, HIGH)
 
 
 def update_ratio(before: Tensor, after: Tensor) -> Tensor:
-    """Size of one optimiser step beside the weights it changed, std(W' - W) / std(W): (R, D, E) twice -> (R,)."""
+    """Size of an optimiser step relative to the weights, std(W' - W) / std(W): (R, D, E), (R, D, E) -> (R,)."""
     return std(after - before) / std(before)

@@ -1,6 +1,6 @@
-"""Losses, each beside its gradient.
+"""Loss functions, each next to its gradient.
 
-R replicas, C outputs, B batch.
+Shapes: R replicas, C outputs, B batch.
 """
 
 from dataclasses import dataclass
@@ -12,21 +12,27 @@ from torch import Tensor
 
 @runtime_checkable
 class Loss(Protocol):
-    """A loss function: the width of the last layer it needs, the loss with its gradient, and the class it predicts."""
+    """A loss function: the number of outputs it needs, the loss with its gradient, and the predicted class."""
 
     @property
     def outputs(self) -> int: ...
 
     def __call__(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Losses of single images (R, B), and delta = dL/dz of their mean over B (R, C, B)."""
+        """Returns the loss of each image (R, B), and delta = dL/dz (R, C, B) of their mean over B.
+
+        z: outputs of the network (R, C, B).  y: labels (B,).
+        """
 
     def predict(self, z: Tensor) -> Tensor:
-        """Predicted digits (R, B)."""
+        """Returns the predicted digits: (R, C, B) -> (R, B)."""
 
 
 @dataclass(frozen=True)
 class CrossEntropy:
-    """Softmax cross-entropy: L = -(1/B) sum_i log p[y_i, i], p = softmax(z) over the C outputs."""
+    """Softmax cross-entropy: L = -(1/B) sum_i log p[y_i, i], p = softmax(z) over the C outputs.
+
+    Raises ValueError for fewer than two outputs.
+    """
 
     outputs: int = 10
 
@@ -35,8 +41,9 @@ class CrossEntropy:
             raise ValueError(f"outputs is {self.outputs!r}; expected the number of classes, at least 2")
 
     def __call__(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Losses (R, B) and delta = (p - onehot(y)) / B (R, C, B), from z (R, C, B) and y (B,), int64 in [0, C).
+        """Returns losses (R, B) and delta = (p - onehot(y)) / B (R, C, B).
 
+        z: outputs of the network (R, C, B).  y: labels (B,), int64 in [0, C).
         Source: Bishop (2006), Pattern Recognition and Machine Learning, eq. 4.109.
         """
         onehot = torch.eye(self.outputs, dtype=z.dtype, device=z.device).index_select(1, y)  # (C, B)
@@ -45,13 +52,16 @@ class CrossEntropy:
         return losses, (log_p.exp() - onehot) / y.numel()               # (p - onehot(y)) / B
 
     def predict(self, z: Tensor) -> Tensor:
-        """The most probable class: (R, C, B) -> (R, B)."""
+        """Returns the most probable class: (R, C, B) -> (R, B)."""
         return z.argmax(1)
 
 
 @dataclass(frozen=True)
 class MeanSquaredError:
-    """The lesson's stand-in: one output against the digit itself, L = (1/B) sum_i (z_i - y_i)^2."""
+    """Squared error of one output against the digit, L = (1/B) sum_i (z_i - y_i)^2: the lesson's stand-in.
+
+    Raises ValueError unless `outputs` is 1.
+    """
 
     outputs: int = 1
 
@@ -60,10 +70,10 @@ class MeanSquaredError:
             raise ValueError(f"outputs is {self.outputs!r}; expected 1: the squared error is taken against the digit")
 
     def __call__(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Losses (R, B) and delta = 2 (z - y) / B (R, 1, B), from z (R, 1, B) and y (B,)."""
+        """Returns losses (R, B) and delta = 2 (z - y) / B (R, 1, B), from z (R, 1, B) and y (B,)."""
         error = z - y                                                   # (R, 1, B)
         return error.squeeze(1) ** 2, 2 * error / y.numel()
 
     def predict(self, z: Tensor) -> Tensor:
-        """The nearest digit: (R, 1, B) -> (R, B)."""
+        """Returns the nearest digit: (R, 1, B) -> (R, B)."""
         return z.squeeze(1).round().clamp(0, 9)

@@ -1,13 +1,13 @@
 """The multilayer perceptron by hand: forward, loss and backward, over a leading replica axis.
 
-    R replicas, B batch, E width of layer l-1, D width of layer l, C outputs; columns, as in the textbooks:
+    R replicas, B batch, E width of layer l-1, D width of layer l, C outputs; images are columns, as in textbooks:
 
     a_0 = x                        (E, B), shared by all replicas
     z_l = W_l a_{l-1} + b_l        (R, D, B) = (R, D, E) (R, E, B) + (R, D, 1)
     a_l = phi(z_l)                 hidden layers; the last layer is linear
     delta_l = dL_r/dz_l            (R, D, B), L_r the mean loss of replica r over the batch
 
-Replicas never mix: every product runs within one r, every mean over B alone. Nothing here uses autograd.
+Replicas never mix: every product is within one replica, and every mean is over B alone. Autograd is not used.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from initlab.nn.losses import Loss
 def linear(a: Tensor, W: Tensor, b: Tensor) -> Tensor:
     """z = W a + b: a (R, E, B) or, shared, (E, B); W (R, D, E); b (R, D, 1) -> (R, D, B).
 
-    With a shared `a` the replicas fold into one product, (R*D, E) (E, B): the wider, the faster.
+    With a shared `a` the replicas fold into one wide product, (R*D, E) (E, B), which is faster than R narrow ones.
     """
     if a.dim() == 2:
         R, D, E = W.shape
@@ -32,7 +32,7 @@ def linear(a: Tensor, W: Tensor, b: Tensor) -> Tensor:
 
 
 def linear_backward(a: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of z = W a + b by its parameters.
+    """Gradients of z = W a + b with respect to its parameters.
 
     a: input activations (R, E, B) or (E, B).  delta: dL/dz (R, D, B), already divided by B.
     Returns dL/dW (R, D, E) and dL/db (R, D, 1).
@@ -46,7 +46,7 @@ def linear_backward(a: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
 def linear_sgd_step(W: Tensor, b: Tensor, a: Tensor, delta: Tensor, *, lr: float) -> None:
     """W <- W - lr delta a^T, b <- b - lr sum_B delta, in place; shapes as in `linear_backward`.
 
-    The product is added to W as it is made: the gradient, as large as W itself, is never written to memory.
+    The product is added to W as it is computed, so the gradient, as large as W itself, is never written to memory.
     """
     if a.dim() == 2:
         R, D, E = W.shape
@@ -57,12 +57,12 @@ def linear_sgd_step(W: Tensor, b: Tensor, a: Tensor, delta: Tensor, *, lr: float
 
 
 def linear_backward_input(W: Tensor, delta: Tensor) -> Tensor:
-    """dL/da = W^T delta: (R, D, E), (R, D, B) -> (R, E, B). The first layer has no use for it. Source: ibid., eq. 7."""
+    """dL/da = W^T delta: (R, D, E), (R, D, B) -> (R, E, B). Not needed for the first layer. Source: ibid., eq. 7."""
     return torch.bmm(W.mT, delta)
 
 
 class Trace(NamedTuple):
-    """Everything a forward pass computes: z_1..z_L, and a_0..a_L (a_L = z_L, since the last layer is linear)."""
+    """Everything that a forward pass computes: z_1..z_L, and a_0..a_L (a_L = z_L, since the last layer is linear)."""
 
     z: list[Tensor]
     a: list[Tensor]
@@ -77,7 +77,7 @@ class Gradient(NamedTuple):
 
 
 def forward(x: Tensor, weights: list[Tensor], biases: list[Tensor], phi: Activation) -> Trace:
-    """Runs x (E, B) through the layers: weights (R, D, E), biases (R, D, 1), first layer first."""
+    """Runs x (E, B) through the layers. weights (R, D, E), biases (R, D, 1): first layer first."""
     zs: list[Tensor] = []
     activations = [x]
     for W, b in zip(weights, biases, strict=True):
@@ -88,9 +88,9 @@ def forward(x: Tensor, weights: list[Tensor], biases: list[Tensor], phi: Activat
 
 
 def backprop(trace: Trace, weights: list[Tensor], delta: Tensor, phi: Activation) -> Iterator[tuple[int, Tensor]]:
-    """The chain rule from delta = dL/dz_L (R, C, B) down: (l, delta_l), the last layer first.
+    """Applies the chain rule from delta = dL/dz_L (R, C, B) down. Yields (layer, delta_l), the last layer first.
 
-    delta_l = phi'(z_l) * (W_{l+1}^T delta_{l+1}). Once delta_l is handed out, W_l is no longer needed, and may change.
+    delta_l = phi'(z_l) * (W_{l+1}^T delta_{l+1}). W_l is not used after delta_l is yielded, so it may change then.
     Source: Nielsen (2015), Neural Networks and Deep Learning, BP1-BP4.
     """
     for layer in reversed(range(len(weights))):
@@ -101,7 +101,7 @@ def backprop(trace: Trace, weights: list[Tensor], delta: Tensor, phi: Activation
 
 
 def backward(trace: Trace, weights: list[Tensor], delta: Tensor, phi: Activation) -> list[Gradient]:
-    """Gradients of all layers, first layer first, from delta = dL/dz_L (R, C, B)."""
+    """Returns the gradients of all layers, first layer first, from delta = dL/dz_L (R, C, B)."""
     found = backprop(trace, weights, delta, phi)
     return [Gradient(*linear_backward(trace.a[layer], delta), delta) for layer, delta in found][::-1]
 
@@ -109,7 +109,7 @@ def backward(trace: Trace, weights: list[Tensor], delta: Tensor, phi: Activation
 def loss_and_gradients(
     x: Tensor, y: Tensor, weights: list[Tensor], biases: list[Tensor], phi: Activation, loss: Loss
 ) -> tuple[Tensor, list[Gradient], Trace]:
-    """Forward, loss, backward on one batch x (E, B), y (B,).
+    """Forward, loss and backward on one batch x (E, B), y (B,).
 
     Returns the mean loss of each replica (R,), the gradients of each layer, and the forward trace.
     """
@@ -123,8 +123,8 @@ def sgd_step(
 ) -> Tensor:
     """One step of gradient descent on one batch x (E, B), y (B,): W <- W - lr dL/dW, b <- b - lr dL/db, in place.
 
-    What `loss_and_gradients` and torch.optim.SGD do, without writing the gradients to memory and reading them again.
-    Returns the mean loss of each replica (R,), as it was before the step.
+    Equivalent to `loss_and_gradients` and torch.optim.SGD, but the gradients are never written to memory.
+    Returns the mean loss of each replica (R,) before the step.
     """
     trace = forward(x, weights, biases, phi)
     losses, last = loss(trace.z[-1], y)

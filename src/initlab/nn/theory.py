@@ -1,13 +1,13 @@
-"""What mean-field theory expects of a network as it is drawn: moments of each layer in the limit of wide layers.
+"""Mean-field theory of a network at initialisation: moments of each layer in the limit of wide layers.
 
-    n_l, v_l, u_l   fan_in of layer l, variance of one of its weights, of one of its biases; all means are zero
+    n_l, v_l, u_l   fan_in of layer l, variance of its weights, variance of its biases; all means are zero
     q_l(x)          second moment over draws of a pre-activation z_l, for one image x
 
     q_1(x) = v_1 |x|^2 + u_1
     q_{l+1}(x) = n_{l+1} v_{l+1} E[phi(z)^2] + u_{l+1},   z ~ N(0, q_l(x))
 
-Of independent weights z_l is a sum of many terms that are uncorrelated and have mean zero, hence normal in the limit;
-rows of an orthogonal matrix have the same moments. An image's q is its own, so a layer's moments are means over images.
+With independent weights, z_l is a sum of many uncorrelated terms of mean zero, so it is normal in the limit. Rows of an
+orthogonal matrix have the same moments. Each image has its own q, so the moments of a layer are means over images.
 Source: Poole et al. (2016), "Exponential expressivity in deep neural networks through transient chaos", eq. 3;
 He et al. (2015), "Delving Deep into Rectifiers", eq. 7 to 14, for ReLU.
 """
@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 
 
 class Phi(Protocol):
-    """phi(z) = scale * (max(z, 0) + leak * min(z, 0) - shift), with numbers for constants: `mlp.Activation`, say."""
+    """phi(z) = scale * (max(z, 0) + leak * min(z, 0) - shift), its constants numbers: see `activations.Activation`."""
 
     @property
     def leak(self) -> Any: ...
@@ -34,7 +34,7 @@ class Phi(Protocol):
 class DrawnLayer(NamedTuple):
     """A layer as a scheme draws it.
 
-    variance: of one weight; None where the scheme scales the layer until its pre-activations have variance 1, as LSUV.
+    variance: of one weight; None if the scheme scales pre-activations to variance 1, as LSUV does.
     bias_variance: of one bias.
     """
 
@@ -45,9 +45,10 @@ class DrawnLayer(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """Of one layer, over draws, units and images. The last layer is linear: its activations are its pre-activations.
+    """Moments of one layer, over draws, units and images. In the last layer, which is linear, a = z.
 
-    backward_ratio: E[delta_l^2] / E[delta_{l+1}^2], delta = dL/dz; nan for the last layer.
+    preact_second: E[z^2].  act_mean: E[a].  act_second: E[a^2].  inactive_fraction: P(z <= 0).
+    backward_ratio: E[delta_l^2] / E[delta_{l+1}^2], delta = dL/dz; NaN for the last layer.
     """
 
     preact_second: float
@@ -58,20 +59,25 @@ class Moments(NamedTuple):
 
     @property
     def preact_mean(self) -> float:
-        """Zero: the weights' mean is, whatever they are multiplied by."""
+        """E[z]: zero, since the weights have mean zero."""
         return 0.0
 
     @property
     def preact_std(self) -> float:
+        """Standard deviation of z."""
         return sqrt(self.preact_second)
 
     @property
     def act_std(self) -> float:
+        """Standard deviation of a."""
         return sqrt(max(self.act_second - self.act_mean**2, 0))  # rounding may take more than all
 
 
 def moments(layers: Sequence[DrawnLayer], square_norms: ArrayLike, phi: Phi) -> list[Moments]:
-    """Moments of every layer, from |x|^2 of each image (N,): the data's own second moment, times the pixels."""
+    """Returns the moments of every layer.
+
+    square_norms: |x|^2 of each image (N,), the second moment of its pixels times their number.
+    """
     inputs = np.asarray(square_norms, dtype=float)  # n_l E[a_{l-1}^2] of each image, (N,)
     variances, found = [], []
     for number, layer in enumerate(layers, start=1):
@@ -106,14 +112,14 @@ def act_second(q: ArrayLike, phi: Phi) -> np.ndarray:
 
 
 def act_variance(q: ArrayLike, phi: Phi) -> np.ndarray:
-    """Var phi(z), z ~ N(0, q): scale^2 q ((1 + leak^2)/2 - (1 - leak)^2 / (2 pi)). No shift is in it."""
+    """Var phi(z), z ~ N(0, q): scale^2 q ((1 + leak^2)/2 - (1 - leak)^2 / (2 pi)). The shift cancels."""
     return phi.scale**2 * np.asarray(q, dtype=float) * ((1 + phi.leak**2) / 2 - (1 - phi.leak) ** 2 / (2 * pi))
 
 
 def backward_ratio(fan_out: int, variance: float, phi: Phi) -> float:
     """E[delta_l^2] / E[delta_{l+1}^2] = fan_out_{l+1} v_{l+1} E[phi'(z_l)^2], and E[phi'^2] = scale^2 (1 + leak^2) / 2.
 
-    delta_l = phi'(z_l) W_{l+1}^T delta_{l+1}, taken as independent factors. Source: He et al. (2015), eq. 13.
+    The factors of delta_l = phi'(z_l) W_{l+1}^T delta_{l+1} are taken as independent. Source: He et al. (2015), eq. 13.
     """
     return fan_out * variance * phi.scale**2 * (1 + phi.leak**2) / 2
 
@@ -124,18 +130,18 @@ def zero_mean_shift(q: float, leak: float = 0.0) -> float:
 
 
 class FixedPoint(NamedTuple):
-    """q* = g(q*) of a layer's map g; deviations from it shrink by `rate` = g'(q*) a layer (grow, if above 1)."""
+    """q* = g(q*) of a layer's map g. Near it, each layer multiplies deviations by `rate` = g'(q*)."""
 
     q: float
     rate: float
 
 
 def fixed_point(gain: float, phi: Phi) -> FixedPoint | None:
-    """The least positive q that a layer q -> gain E[phi(z)^2], gain = fan_in v, gives back; None if none is isolated.
+    """Returns the smallest positive fixed point of q -> gain E[phi(z)^2], gain = fan_in v; None if none is isolated.
 
     With s = sqrt(q), A = gain scale^2 (1 + leak^2)/2, B = gain scale^2 shift (1 - leak) / sqrt(2 pi) and
-    C = gain (scale shift)^2 this is (A - 1) s^2 - 2 B s + C = 0, and g'(q) = A - B / s. With Kaiming's gain A is 1,
-    and for ReLU q* = pi shift^2 / 2, at a rate of 1 - 2/pi whatever the shift.
+    C = gain (scale shift)^2, it solves (A - 1) s^2 - 2 B s + C = 0, and g'(q) = A - B / s. With Kaiming's gain, A = 1;
+    for ReLU then q* = pi shift^2 / 2, and the rate is 1 - 2/pi whatever the shift.
     """
     A = gain * phi.scale**2 * (1 + phi.leak**2) / 2
     B = gain * phi.scale**2 * phi.shift * (1 - phi.leak) / sqrt(2 * pi)
@@ -152,11 +158,12 @@ def fixed_point(gain: float, phi: Phi) -> FixedPoint | None:
 def preact_mean_spread(x_mean: ArrayLike, variance: float, width: int) -> float:
     """Standard deviation over draws of the first layer's mean pre-activation: |x_mean| sqrt(v / width).
 
-    x_mean: the mean image (inputs,). The mean over images of w.x is w.x_mean, of variance v |x_mean|^2; a layer
-    averages `width` of them. Exact at any width.
+    x_mean: the mean image (inputs,). The mean over images of w.x is w.x_mean, with variance v |x_mean|^2, and the layer
+    averages `width` of these. Exact at any width.
     """
     return float(np.linalg.norm(np.asarray(x_mean, dtype=float))) * sqrt(variance / width)
 
 
 def _relu_mean(q: ArrayLike) -> np.ndarray:
+    """E[max(z, 0)], z ~ N(0, q)."""
     return np.sqrt(np.asarray(q, dtype=float) / (2 * pi))

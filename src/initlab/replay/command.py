@@ -1,4 +1,4 @@
-"""Running recorded runs again, and saying whether they come out the same, to the bit."""
+"""Runs recorded runs again, and reports whether the results are the same to the bit."""
 
 import logging
 import sys
@@ -22,9 +22,10 @@ from initlab.training.fit import train
 
 
 def replay_all(uri: str, run_id: str | None, parent_id: str | None, *, allow: Sequence[str] = ()) -> bool:
-    """Replays the run `run_id`, or all finished jobs of the sweep `parent_id`; returns whether all came out the same.
+    """Replays the run `run_id`, or all finished jobs of the sweep `parent_id`. Returns whether all come out the same.
 
-    Raises ReplayError and store.TrackingError, as `replay` does, before any run of a sweep is replayed.
+    Raises ReplayError and store.TrackingError, as `replay` does. All jobs of a sweep are checked before the first is
+    run.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
     now = datetime.now()
@@ -35,7 +36,7 @@ def replay_all(uri: str, run_id: str | None, parent_id: str | None, *, allow: Se
     jobs = finished_jobs(uri, parent_id)
     originals = [read_run(uri, job) for job in jobs]
     for job in originals:
-        checked(job, allow)  # before any is run
+        checked(job, allow)  # before the first is run
     parent = ParentRun(
         uri=uri,
         experiment=originals[0].experiment,
@@ -57,10 +58,11 @@ def replay_all(uri: str, run_id: str | None, parent_id: str | None, *, allow: Se
 
 
 def replay(uri: str, run_id: str, *, folder: Path, allow: Sequence[str] = (), parent: str | None = None) -> bool:
-    """Runs a recorded run again, as a new one that is linked to it; prints what differs; returns whether nothing does.
+    """Runs a recorded run again, as a new run linked to it. Prints what differs; returns whether nothing does.
 
-    parent: the folder of the sweep it is to be nested in.  Raises ReplayError if the record is not to be trusted, or
-    names other code or data than are at hand and `allow` does not say so; store.TrackingError.
+    parent: the folder of the sweep that the new run is nested in.  allow: parts that may differ, `code` or `data`.
+    Raises ReplayError if the record can't be trusted, or if code or data differ and are not allowed to;
+    store.TrackingError.
     """
     first = read_run(uri, run_id)
     config, differing = checked(first, allow)
@@ -95,9 +97,10 @@ def replay(uri: str, run_id: str, *, folder: Path, allow: Sequence[str] = (), pa
 
 
 def checked(run: RecordedRun, allow: Sequence[str]) -> tuple[dict[str, Any], dict[str, list[str]]]:
-    """The configuration of a recorded run, and {part: what of its provenance is different here, one line each}.
+    """Returns the configuration of a recorded run, and {part: how its provenance differs here, one line each}.
 
-    Raises ReplayError if the code or the data are different, and `allow` does not name them.
+    Raises ReplayError if the run did not finish or can't be run here, if its configuration was changed, or if code or
+    data differ and `allow` does not name them.
     """
     if run.status != "FINISHED":
         raise ReplayError(f"run {run.run_id} ended {run.status}; only a finished run is a promise")
@@ -106,7 +109,7 @@ def checked(run: RecordedRun, allow: Sequence[str]) -> tuple[dict[str, Any], dic
     config = read_config(run.config)
     try:
         parts = build(OmegaConf.create(config), Path("outputs"))
-    except Exception as error:  # of Hydra, OmegaConf, Lightning, ours
+    except Exception as error:  # raised by Hydra, OmegaConf, Lightning or initlab
         raise ReplayError(f"run {run.run_id} can't be run here: {' '.join(str(error).split())}") from error
     trainer = parts.trainer
     facts = normalized.read_facts(parts.data.folder)

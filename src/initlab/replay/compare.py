@@ -1,4 +1,4 @@
-"""Comparison of two recorded runs: weights, every point of every metric, every value of every replica."""
+"""Compares two recorded runs: weights, every point of every metric, every value of every replica."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,11 +11,15 @@ import pandas as pd
 from initlab.tracking.recorded_run import RecordedRun
 
 HEADERS = {"differ": "that differ", "begins": "begins at", "largest": "largest difference"}
-SHOWN = 16  # metrics that differ, results before statistics of layers
+SHOWN = 16  # differing metrics that are listed, results before layer statistics
 
 
 class Row(NamedTuple):
-    """What was compared: how many values of it, how many differ, since which step, the largest difference and where."""
+    """One line of a comparison.
+
+    values: number compared.  differ: number that differ.  begins: the first step that differs.  largest: the largest
+    difference, and where it is.
+    """
 
     what: str
     values: int
@@ -25,7 +29,7 @@ class Row(NamedTuple):
 
 
 def compare(first: RecordedRun, second: RecordedRun) -> list[Row]:
-    """The weights, every history, every replica's values; metrics that agree are one row together."""
+    """Compares the weights, every history and every replica's values. Metrics that agree share one row."""
     weights = [run.tags.get("weights.sha256") for run in (first, second)]
     rows = [Row("weights (SHA-256)", 1, int(weights[0] is None or weights[0] != weights[1]))]
     names = sorted(first.histories.keys() | second.histories.keys())
@@ -41,12 +45,12 @@ def compare(first: RecordedRun, second: RecordedRun) -> list[Row]:
 
 
 def _history(name: str, first: Sequence[tuple[int, float]], second: Sequence[tuple[int, float]]) -> Row:
-    """Two histories, [(step, value)] in the order of steps, as sets of points: none may be lost, none doubled."""
+    """Compares two histories, [(step, value)] in order of steps. A point that is missing or doubled is a difference."""
     if len(first) == len(second) and all(a == b and _same(x, y) for (a, x), (b, y) in zip(first, second, strict=True)):
         return Row(name, len(first), 0)
     here, there = dict(first), dict(second)
     steps = sorted(step for step in here.keys() | there.keys() if not _same(here.get(step), there.get(step)))
-    if not steps:  # the same points, but some of them twice
+    if not steps:  # the same points, but some are there twice
         times = [Counter(step for step, _ in history) for history in (first, second)]
         twice = sorted(step for step in here if times[0][step] != times[1][step])
         return Row(name, len(first), len(twice), f"step {twice[0]}", "a point is there twice")
@@ -55,7 +59,7 @@ def _history(name: str, first: Sequence[tuple[int, float]], second: Sequence[tup
 
 
 def _largest(pairs: Mapping[int, tuple[float | None, float | None]]) -> str:
-    """Where two series of numbers are furthest apart."""
+    """Formats the largest difference between two series, and its step."""
     gaps = {step: abs(a - b) for step, (a, b) in pairs.items() if a is not None and b is not None}
     known = {step: gap for step, gap in gaps.items() if not np.isnan(gap)}
     if not known:
@@ -65,19 +69,21 @@ def _largest(pairs: Mapping[int, tuple[float | None, float | None]]) -> str:
 
 
 def _same(a: float | None, b: float | None) -> bool:
+    """Returns whether two values are equal, or both NaN."""
     return a == b or (a is not None and b is not None and np.isnan(a) and np.isnan(b))
 
 
 def _table(first: str, second: str) -> Row:
-    """The tables of replicas, by their text; and if that differs, value by value."""
-    one, two = (pd.read_csv(StringIO(text), dtype=str).astype(float) for text in (first, second))  # to the last bit
+    """Compares the tables of replicas as text and, if that differs, value by value."""
+    # As text first: the float parser of read_csv may be off by the last bit.
+    one, two = (pd.read_csv(StringIO(text), dtype=str).astype(float) for text in (first, second))
     if first == second:
         return Row("replicas.csv", int(one.size), 0)
     if list(one.columns) != list(two.columns) or len(one) != len(two):
         return Row("replicas.csv", int(one.size), int(one.size), "its shape", f"{one.shape}, here {two.shape}")
     a, b = one.to_numpy(), two.to_numpy()
     differing = ~((a == b) | (np.isnan(a) & np.isnan(b)))
-    if not differing.any():  # the same numbers, written otherwise
+    if not differing.any():  # the same numbers in another format
         return Row("replicas.csv", int(one.size), 0)
     row, column = np.argwhere(differing)[0]
     gap = np.nanmax(np.abs(a - b)[differing], initial=0.0)

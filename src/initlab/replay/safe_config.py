@@ -1,6 +1,6 @@
-"""Reading a recorded configuration safely: it comes from a store that others can write to.
+"""Reads a recorded configuration safely: it comes from a store that others can write to.
 
-Whatever it says, a replay imports and calls only what is listed here.
+Whatever it contains, a replay imports and calls only what is listed here.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ CLASSES = "SGD Adam AdamW NAdam RAdam Adagrad Adadelta Adamax RMSprop"
 
 
 def _own(module: ModuleType) -> set[str]:
-    """The public functions and classes that a module of ours defines."""
+    """Returns the names of the public functions and classes that a module of ours defines."""
     return {
         f"{module.__name__}.{name}"
         for name, value in vars(module).items()
@@ -34,7 +34,7 @@ TARGETS = {
     "pytorch_lightning.plugins.environments.LightningEnvironment",
     *(f"torch.optim.{name}" for name in CLASSES.split()),
 }
-# Options of the trainer that affect numbers; some of the others import what they name.
+# Trainer options that affect the results. Some of the others import what they name.
 TRAINER = {
     *(
         "_target_",
@@ -63,13 +63,13 @@ CHECKPOINT = {
 
 
 class ReplayError(ValueError):
-    """A recorded run that is not, or can't be, run again."""
+    """A recorded run can't be run again, or must not be."""
 
 
 def read_config(text: str) -> dict[str, Any]:
-    """A recorded configuration, as plain data.
+    """Returns a recorded configuration as plain data.
 
-    Raises ReplayError, naming the key, for anything that would do more than make the objects of a run.
+    Raises ReplayError, naming the key, for anything that would do more than build the objects of a run.
     """
     try:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
@@ -102,7 +102,7 @@ def _parts(trainer: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
 
 
 def _check_node(node: object, path: str) -> None:
-    """Checks a configuration recursively. Raises ReplayError for what may not be in it."""
+    """Checks a configuration recursively. Raises ReplayError for anything that is not allowed in it."""
     if isinstance(node, dict):
         for key, value in node.items():
             where = f"{path}{key}"

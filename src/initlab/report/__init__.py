@@ -11,11 +11,14 @@ from initlab.report.layout import Layout, lay_out
 
 COLUMNS = {"variant": "variant", "accuracy": "test accuracy", "val/loss": "val/loss", "time": "time"}
 __all__ = ["best_run", "lay_out", "summary", "terminal_table", "write"]
-SHORT, LONG = 10, 30  # of more variants than 30, a table shows the best 10, a page the best 30
+SHORT, LONG = 10, 30  # of more than 30 variants, a table shows the best 10 and the page the best 30
 
 
 def terminal_table(layout: Layout, seconds: Mapping[str, float]) -> str:
-    """The final accuracies and losses of all runs, best first. seconds: {run: how long it took}."""
+    """Returns a table of the final accuracies and losses of all runs, best first.
+
+    seconds: {run: how long it took}.
+    """
     rows = _rows(layout, seconds)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
@@ -27,14 +30,14 @@ def terminal_table(layout: Layout, seconds: Mapping[str, float]) -> str:
 
 
 def summary(layout: Layout, seconds: Mapping[str, float]) -> tuple[str, str]:
-    """The result in a sentence or two, and the same table in Markdown."""
+    """Returns the result in a sentence or two, and the same table in Markdown. seconds: as in `terminal_table`."""
     cells = _rows(layout, seconds)
     head, *rows = ["| " + " | ".join(row) + " |" for row in cells]
     return words.lead(layout), "\n".join([head, "|---" * len(cells[0]) + "|", *rows]) + "\n"
 
 
 def best_run(layout: Layout) -> str | None:
-    """The best run of a search; None for any other sweep."""
+    """Returns the best run of a search; None for any other sweep."""
     return None if layout.search is None else str(layout.search.best["run"])
 
 
@@ -57,10 +60,9 @@ def _rows(layout: Layout, seconds: Mapping[str, float]) -> list[tuple[str, ...]]
 
 
 def write(layout: Layout, folder: Path, lesson: pd.DataFrame | None = None) -> list[str]:
-    """Writes tables, figures/*.png, overview.svg and index.html into `folder`; returns their names there.
+    """Writes tables, figures/*.png, overview.svg and index.html into `folder`. Returns their names there.
 
-    The tables are of all variants, the page and its figures of the best 30.  lesson: the table that `initlab.lesson`
-    makes.
+    The tables have all variants; the page and its figures have the best 30.  lesson: the table of `initlab lesson`.
     """
     shown = layout.best(LONG)
     drawn = dict(figures.draw(shown, lesson))

@@ -1,4 +1,4 @@
-"""The report of any sweep, from its folder or from the id of its parent run."""
+"""Writes the report of any sweep, from its folder or from the id of its parent run."""
 
 import re
 import shutil
@@ -16,10 +16,10 @@ LESSON_COLUMNS = {
 
 
 def report_on(sweep: str, folder: Path | None, lesson: Path | None, *, uri: str) -> None:
-    """Writes a report, and copies it into the artifacts of the sweep's parent run, if the tracking store has that.
+    """Writes a report, and copies it to the artifacts of the sweep's parent run, if that is in the tracking store.
 
-    sweep: a sweep's folder, or the id of its parent run.  folder: where the report goes, by default report/ in the
-    sweep's.  lesson: the lesson's table, to be part of it.  uri: of the tracking store.
+    sweep: a sweep's folder, or the id of its parent run.  folder: where the report goes; by default report/ in the
+    sweep's folder.  lesson: the lesson's table, to include in the report.  uri: of the tracking store.
     Raises ValueError or OSError for what can't be read; store.TrackingError.
     """
     table = _lesson(lesson) if lesson is not None else None
@@ -53,7 +53,7 @@ def _lesson(path: Path) -> pd.DataFrame:
 
 
 def _copied(uri: str, folder: Path, names: Sequence[str], run_id: str | None, digest: str) -> str:
-    """Copies the report to the run, or to the newest one with these results; says where it went."""
+    """Copies the report to the run, or to the newest run with these results. Returns a message that says so."""
     from initlab.tracking import parent_run, store
 
     try:

@@ -1,4 +1,4 @@
-"""The figures of a report, each a function from the sweep as `Layout` lays it out."""
+"""The figures of a report. Each is a function of the sweep's `Layout`."""
 
 from collections.abc import Iterator
 from math import ceil, log, sqrt
@@ -19,11 +19,11 @@ from initlab.report.layout import Layout
 from initlab.report.look import DARK, GREY, SERIES, SHADES, WIDTH
 from initlab.report.searched import Search
 
-SEEN = 1e-3, 1e2  # standard deviations of activations that the overview has room for
+SEEN = 1e-3, 1e2  # range of the standard deviations of activations that the overview shows
 
 
 def draw(layout: Layout, lesson: pd.DataFrame | None) -> Iterator[tuple[str, Figure]]:
-    """Every figure that there is the data for, under its file's name."""
+    """Yields every figure that there is data for, with the name of its file."""
     with matplotlib.rc_context(look.STYLE):
         if layout.search is not None and len(layout.search.keys) <= 2:
             yield "search", search(layout.search)
@@ -49,7 +49,7 @@ def draw(layout: Layout, lesson: pd.DataFrame | None) -> Iterator[tuple[str, Fig
 
 
 def search(found: Search) -> Figure:
-    """Validation accuracy of every run over the one number that was searched, or over two, as colour."""
+    """Validation accuracy of every run against the number that was searched; with two numbers, it is the colour."""
     figure = Figure(figsize=(0.6 * WIDTH, 3.6), layout="constrained")
     axes = figure.subplots()
     runs, x = found.runs.sort_values("mean"), found.keys[0]
@@ -60,7 +60,7 @@ def search(found: Search) -> Figure:
         axes.set_ylabel("validation accuracy, %")
         look.stretch_near_100(axes, "y", list(percent))
     else:
-        worst = percent.quantile(0.25)  # what is worse is as dark as that: most colours are for what is good
+        worst = percent.quantile(0.25)  # anything worse gets the darkest colour, so that most colours are for good runs
         dots = axes.scatter(runs[x], y, c=percent, cmap=SHADES, vmin=worst, s=36, edgecolors=DARK, linewidths=0.4)
         figure.colorbar(dots, label="validation accuracy, %", extend="min")
         axes.set_ylabel(found.keys[1])
@@ -77,7 +77,7 @@ def search(found: Search) -> Figure:
 
 
 def _decades(axes: Axes, axis: Literal["x", "y"], values: pd.Series) -> None:
-    """A logarithmic axis, if the middle run is nearer to its middle than to that of a plain one."""
+    """Makes an axis logarithmic if the median run is nearer to the middle of that than of a linear axis."""
     low, middle, high = values.min(), values.median(), values.max()
     if 0 < 3 * low < high and abs(log(middle / sqrt(low * high))) < abs(log(2 * middle / (low + high))):
         (axes.set_xscale if axis == "x" else axes.set_yscale)("log")
@@ -87,7 +87,7 @@ def _decades(axes: Axes, axis: Literal["x", "y"], values: pd.Series) -> None:
 
 
 def overview(layout: Layout) -> Figure:
-    """The deepest setting at a glance: the scale of activations by layer; accuracy, by size of the first gradient."""
+    """The deepest setting at a glance: scale of activations per layer, and accuracy by size of the first gradient."""
     setting = max(layout.settings, key=layout.deepest)
     size = {v: layout.first_gradient(v, s) for v, s in layout.run if s == setting}
     figure = Figure(figsize=(WIDTH, 1.3 + 0.24 * len(size)), layout="constrained")
@@ -122,9 +122,9 @@ def overview(layout: Layout) -> Figure:
 
 
 def by_depth(layout: Layout, name: str, label: str, limits: tuple[float, float], *, log: bool) -> Figure:
-    """A statistic of each hidden layer at step 0: dots with 95 % intervals over replicas, on the line of theory.
+    """A statistic of each hidden layer at step 0: dots with 95 % intervals over replicas, and theory as a line.
 
-    limits: the widest the axis gets; what lies beyond them is written, not drawn.
+    limits: the largest range of the axis. Values beyond it are written instead of drawn.
     """
     figure, panels = look.panels(layout, "hidden layer", label)
     low, high = limits
@@ -157,7 +157,7 @@ def by_depth(layout: Layout, name: str, label: str, limits: tuple[float, float],
 
 
 def curves(layout: Layout, name: str, label: str) -> Figure:
-    """A metric over training with its 95 % band; the reference in grey behind each."""
+    """A metric over training with its 95 % band, and the reference behind it in grey."""
     figure, panels = look.panels(layout, "thousand steps", label)
     scale = 100 if name == "val/accuracy" else 1
     for variant, axes, number, setting in look.series(layout, panels):
@@ -186,7 +186,7 @@ def curves(layout: Layout, name: str, label: str) -> Figure:
 
 
 def final_accuracy(layout: Layout) -> Figure:
-    """Test accuracy: every replica, mean and interval; beside it the paired difference from the reference."""
+    """Test accuracy: every replica, mean and interval. Beside it, the paired difference from the reference."""
     height = 0.6 + 0.26 * len(layout.variants)
     figure = Figure(figsize=(WIDTH, 0.4 + height * len(layout.settings)), layout="constrained")
     rows = figure.subplots(len(layout.settings), 2, squeeze=False)
@@ -202,7 +202,7 @@ def final_accuracy(layout: Layout) -> Figure:
             if not len(values):
                 continue
             mean, ci95 = mean_ci95(values)
-            if mean < 100 * best - 8:  # points that far off would squeeze the rest together
+            if mean < 100 * best - 8:  # points this far off would squeeze the rest together
                 text = f"\N{BLACK LEFT-POINTING TRIANGLE} {mean:.1f}" + (f" ± {ci95:.1f}" if ci95 is not None else "")
                 left.text(0.01, y, text, transform=left.get_yaxis_transform(), va="center")
                 difference = layout.difference(variant, setting, "test/accuracy")
@@ -225,7 +225,7 @@ def final_accuracy(layout: Layout) -> Figure:
 
 
 def histograms(layout: Layout, setting: str) -> Figure:
-    """Activations over training, a strip a layer: the reference beside a variant of another shift."""
+    """Activations over training, one strip per layer: the reference beside a variant with another shift."""
     chosen = [variant for variant in layout.pair(setting) if layout.hidden(variant, setting)]
     layers = max(layout.hidden(variant, setting) for variant in chosen)
     figure = Figure(figsize=(WIDTH, 0.7 + 1.05 * layers), layout="constrained")
@@ -249,7 +249,7 @@ def histograms(layout: Layout, setting: str) -> Figure:
 
 
 def inactive(layout: Layout) -> Figure:
-    """Share of pre-activations at or below zero, over training: a line a layer, the first the darkest."""
+    """Share of pre-activations at or below zero over training, one line per layer. The first layer is the darkest."""
     figure, panels = look.panels(layout, "thousand steps", "inactive, %")
     for variant, axes, number, setting in look.series(layout, panels):
         layers = layout.hidden(variant, setting)
@@ -270,7 +270,7 @@ def inactive(layout: Layout) -> Figure:
 
 
 def weights(layout: Layout, side: int) -> Figure:
-    """The first layer's weights of a few units as side x side images: above as drawn, below as trained."""
+    """The first layer's weights of a few units as side x side images: as drawn above, as trained below."""
     setting = layout.settings[0]
     here = [variant for variant in layout.variants if (variant, setting) in layout.run]
     rows = ceil(len(here) / 2)
@@ -291,7 +291,7 @@ def weights(layout: Layout, side: int) -> Figure:
 
 
 def lesson_intervals(lesson: pd.DataFrame) -> Figure:
-    """The printed numbers on our central 99 % intervals, each row scaled to its own interval."""
+    """The printed numbers on the central 99 % intervals of our draws, each row scaled to its own interval."""
     rows = list(lesson[lesson["low"].notna()].iloc[::-1].itertuples())
     figure = Figure(figsize=(WIDTH, 0.8 + 0.24 * len(rows)), layout="constrained")
     axes = figure.subplots()
@@ -323,7 +323,7 @@ def lesson_intervals(lesson: pd.DataFrame) -> Figure:
 
 
 def _label_both_sides(axes: Axes, left: list[str], right: list[str]) -> None:
-    """Rows 0, 1, ... named on the left and on the right."""
+    """Labels rows 0, 1, ... on the left and on the right."""
     for side, labels in ((axes, left), (axes.twinx(), right)):
         side.set_yticks(range(len(labels)), labels, fontsize=7)
         side.set_ylim(-0.7, len(labels) - 0.3)
@@ -333,7 +333,7 @@ def _label_both_sides(axes: Axes, left: list[str], right: list[str]) -> None:
 
 
 def _settings(layout: Layout, color: str | None = None) -> dict[str, Line2D]:
-    """Legend of the settings' lines; nothing where there is but one."""
+    """Returns a legend of the settings' lines; an empty one if there is a single setting."""
     if layout.settings == [""]:
         return {}
     return {

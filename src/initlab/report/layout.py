@@ -1,4 +1,4 @@
-"""The layout of a report: which runs are shown as which variant and setting, and the numbers of each."""
+"""The layout of a report: which run is shown as which variant and setting, and the numbers of each."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,7 +13,7 @@ from initlab.report import tables
 from initlab.report.searched import SCORE, Search, only, searched
 from initlab.tracking.results import Results
 
-MOST_SETTINGS = 4  # that one panel can hold: as many as look.SERIES
+MOST_SETTINGS = 4  # in one panel: as many as look.SERIES has
 CHANCE = 0.1  # accuracy of guessing a digit
 ACCURACY = "test/accuracy"
 
@@ -22,10 +22,11 @@ ACCURACY = "test/accuracy"
 class Layout:
     """A sweep as the report shows it: its runs arranged as variants by settings, and the numbers of each.
 
-    run: {(variant, setting): name of the run}; variants are what panels show, the init schemes if they were swept, and
-    settings are whatever else differs.  starts: means and intervals at step 0, by run.  ends, rows: values of each
-    replica after the last step, and at all steps, by run.  search: the sweep as a search, if it is one; then the runs
-    are its best ones and the first, which is the reference.  left_out: how many variants are not shown.
+    run: {(variant, setting): name of the run}. There is a panel for each variant; variants are the init schemes, if
+    several were swept, and settings are whatever else differs.  starts: means and intervals at step 0, by run.  ends,
+    rows: values of each replica after the last step, and at all steps, by run.  search: the sweep as a search, if it is
+    one; the runs are then its best ones and the first, which is the reference.  left_out: number of variants that are
+    not shown.
     """
 
     results: Results
@@ -38,15 +39,17 @@ class Layout:
 
     @cached_property
     def variants(self) -> list[str]:
+        """The variants, in order of the runs."""
         return list(dict.fromkeys(variant for variant, _ in self.run))
 
     @cached_property
     def settings(self) -> list[str]:
+        """The settings, in order of the runs."""
         return list(dict.fromkeys(setting for _, setting in self.run))
 
     @property
     def reference(self) -> str:
-        """The variant that others are compared with, `kaiming` if it is there."""
+        """The variant that others are compared with: `kaiming`, if it is there."""
         return "kaiming" if "kaiming" in self.variants else self.variants[0]
 
     @property
@@ -61,7 +64,7 @@ class Layout:
         return side if side**2 == self.inputs else None
 
     def best(self, most: int) -> "Layout":
-        """The same with the `most` variants of the highest test accuracy, in any setting, and kaiming."""
+        """Returns the layout with only the `most` variants of highest test accuracy, in any setting, and kaiming."""
         reached: dict[str, float] = {}
         for variant, setting in self.run:
             mean = float(np.nan_to_num(self.replicas(variant, setting, ACCURACY).mean()))
@@ -74,48 +77,48 @@ class Layout:
         return replace(self, results=results, run=run, left_out=len(reached.keys() - kept))
 
     def config(self, variant: str, setting: str) -> dict[str, Any]:
-        """The run's configuration, resolved."""
+        """Returns the run's configuration, resolved."""
         return self.results.runs[self.run[variant, setting]]["config"]
 
     def tensor(self, variant: str, setting: str, name: str) -> Tensor:
-        """See `LayerStatistics.tensors`."""
+        """Returns a tensor of the run: see `LayerStatistics.tensors`."""
         return self.results.tensors[self.run[variant, setting]][name]
 
     def hidden(self, variant: str, setting: str) -> int:
-        """How many hidden layers there are."""
+        """Returns the number of hidden layers."""
         return len(self.config(variant, setting)["model"]["hidden"])
 
     def deepest(self, setting: str | None = None) -> int:
-        """The most hidden layers that a run has, of one setting or of all."""
+        """Returns the largest number of hidden layers of a run, of one setting or of all."""
         return max(self.hidden(v, s) for v, s in self.run if setting in (None, s))
 
     def shift(self, variant: str, setting: str) -> float:
-        """What the activation takes off."""
+        """Returns the constant that the activation subtracts."""
         return float(self.config(variant, setting)["init"]["activation"]["shift"])
 
     def replicas(self, variant: str, setting: str, name: str) -> np.ndarray:
-        """Values after the last step, one a replica (R,)."""
+        """Returns the values of a metric after the last step, one per replica (R,)."""
         return self.ends[self.run[variant, setting]][name].to_numpy()
 
     def survivors(self, variant: str, setting: str, name: str) -> np.ndarray:
-        """Values after the last step of the replicas that have not diverged."""
+        """Returns the values of a metric after the last step, of the replicas that have not diverged."""
         values = self.replicas(variant, setting, name)
         return values[np.isfinite(self.replicas(variant, setting, "val/loss"))]
 
     def diverged(self, variant: str, setting: str) -> int:
-        """How many replicas end with a validation loss that is infinite or NaN."""
+        """Returns how many replicas end with a validation loss that is infinite or NaN."""
         return int((~np.isfinite(self.replicas(variant, setting, "val/loss"))).sum())
 
     def ranking(self, setting: str) -> list[str]:
-        """Variants by mean test accuracy, best first; of a search by what was searched for."""
+        """Returns the variants by mean test accuracy, best first; for a search, by the score that was searched for."""
         here = [variant for variant, s in self.run if s == setting]
         score = ACCURACY if self.search is None else SCORE
         return sorted(here, key=lambda v: -np.nan_to_num(self.replicas(v, setting, score).mean()))
 
     def difference(self, variant: str, setting: str, name: str) -> tuple[float, float] | None:
-        """Mean and 95 % half-width of each replica's value minus the reference's same replica's: they share batches.
+        """Returns mean and 95 % half-width of the difference to the reference, paired by replica: they share batches.
 
-        None where they can't be paired: no such run, other batches, another number of replicas, or one that diverges.
+        None if they can't be paired: no such run, other batches, another number of replicas, or a diverged replica.
         """
         if variant == self.reference or not self.paired(variant, setting):
             return None
@@ -128,14 +131,17 @@ class Layout:
         return None if ci95 is None else (mean, ci95)
 
     def paired(self, variant: str, setting: str) -> bool:
-        """Whether replica r of the run sees the batches that replica r of the reference sees."""
+        """Returns whether replica r of the run sees the same batches as replica r of the reference."""
         if (self.reference, setting) not in self.run:
             return False
         ours, theirs = (self.config(v, setting) for v in (variant, self.reference))
         return (ours["seed"], ours["data"]) == (theirs["seed"], theirs["data"])
 
     def steps(self, variant: str, setting: str, name: str) -> pd.DataFrame:
-        """A metric over training, of the replicas that have not diverged: columns step, mean, ci95 (nan if of one)."""
+        """Returns a metric over training, of the replicas that have not diverged: columns step, mean, ci95.
+
+        ci95 is NaN for a single replica.
+        """
         rows = self.rows[self.run[variant, setting]]
         alive = rows["val/loss" if name == "val/accuracy" else name]  # a network of NaNs still predicts a class
         taken = rows[np.isfinite(alive)].groupby("step")[name]
@@ -143,20 +149,23 @@ class Layout:
         return pd.DataFrame(found, columns=["step", "mean", "ci95"], dtype=float)
 
     def dead(self, variant: str, setting: str) -> float:
-        """Share of hidden units that no probe image makes active, after the last step; nan if no replica gets there."""
+        """Returns the share of dead hidden units after the last step; NaN without any, or if all replicas diverged."""
         layers = range(1, self.hidden(variant, setting) + 1)
         ends = [self.survivors(variant, setting, f"layer{n}/dead_fraction") for n in layers]
         return float(np.mean(ends)) if ends and ends[0].size else np.nan
 
     def layers(self, variant: str, setting: str, name: str) -> pd.DataFrame:
-        """A statistic of each hidden layer at step 0: columns layer, mean, ci95, theory (nan where there is none)."""
+        """Returns a statistic of each hidden layer at step 0: columns layer, mean, ci95, theory.
+
+        theory is NaN if theory expects nothing of this statistic.
+        """
         start, expected = self._start(variant, setting)
         metrics = {n: f"layer{n}/{name}" for n in range(1, self.hidden(variant, setting) + 1)}
         rows = [(n, start[m], start.get(f"{m}.ci95", np.nan), expected.get(m, np.nan)) for n, m in metrics.items()]
         return pd.DataFrame(rows, columns=["layer", "mean", "ci95", "theory"])
 
     def gradients(self, variant: str, setting: str) -> pd.DataFrame:
-        """delta_std as `layers` has it; theory begins at the measured one of the output and follows the ratios down."""
+        """Returns delta_std as `layers` does. Theory starts at the measured value of the output layer and goes down."""
         found = self.layers(variant, setting, "delta_std")
         start, expected = self._start(variant, setting)
         ratios = np.array([expected[f"layer{n}/backward_ratio"] for n in found["layer"]])
@@ -164,12 +173,14 @@ class Layout:
         return found
 
     def first_gradient(self, variant: str, setting: str) -> float:
-        """Standard deviation of dL/dW of the first layer, at step 0, mean over replicas."""
+        """Returns the standard deviation of dL/dW of the first layer at step 0, mean over replicas."""
         return float(self._start(variant, setting)[0]["layer1/grad_std"])
 
     def pair(self, setting: str) -> list[str]:
-        """The reference and the first variant whose activation has another shift; else the first two there are; of a
-        search the first trial and the best.
+        """Returns the two variants that are shown side by side; one, if there is no other.
+
+        They are the reference and the first variant with another shift, or else any other; in a search, the first trial
+        and the best.
         """
         if self.search is not None:
             return list(dict.fromkeys([self.reference, self.ranking(setting)[0]]))
@@ -189,7 +200,7 @@ def lay_out(results: Results) -> Layout:
     search = searched(results, _varied(results))
     if search is not None:
         results = only(results, search.shown())
-    # Looked up once, and not for each number: a sweep may have thousands of runs.
+    # Grouped once instead of for each number: a sweep may have thousands of runs.
     step = results.replicas.groupby("run", sort=False)["step"]
     first, last = (results.replicas["step"] == step.transform(which) for which in ("first", "max"))
     starts = tables.over_replicas(results.replicas[first]).set_index("run")
@@ -198,7 +209,10 @@ def lay_out(results: Results) -> Layout:
 
 
 def _arranged(results: Results, search: Search | None) -> dict[tuple[str, str], str]:
-    """{(variant, setting): run}: schemes by what else varies, or everything that varies as variants of one setting."""
+    """Returns {(variant, setting): run}.
+
+    Variants are the schemes, and settings what else varies; or variants are all that varies, in one setting.
+    """
     runs = results.runs
     if search is not None:
         return {(search.label(run), ""): run for run in runs}
@@ -216,14 +230,14 @@ def _label(results: Results, run: str, keys: list[str]) -> str:
 
 
 def growth(values: pd.Series) -> float:
-    """The factor a layer: exp of the slope of log(value) against depth, by least squares; nan of a single layer."""
+    """Returns the factor per layer: exp of the least-squares slope of log(value) by depth; NaN for a single layer."""
     if len(values) < 2 or not (np.isfinite(values) & (values > 0)).all():
         return np.nan
     return float(np.exp(np.polyfit(np.arange(len(values)), np.log(values.to_numpy()), 1)[0]))
 
 
 def _varied(results: Results) -> list[str]:
-    """Overridden keys that do not have one value in all runs."""
+    """Returns the overridden keys that have several values over the runs."""
     overrides = [run["overrides"] for run in results.runs.values()]
     keys = dict.fromkeys(key for run in overrides for key in run)
     return [key for key in keys if len({run.get(key) for run in overrides}) > 1]

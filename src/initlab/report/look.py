@@ -1,7 +1,7 @@
-"""One look for all figures: style, series, panels, legends. matplotlib's, without its global state.
+"""The common look of all figures: style, series, panels, legends. matplotlib's global state is not used.
 
-A panel is a variant, always in the same place; a series is a setting, told apart by colour, marker and line at once, so
-that grey paper and colour-blind eyes lose nothing.
+Each variant has a panel, always in the same place. Each setting is a series. Series differ in colour, marker and line
+style at once, so that they can be told apart in greyscale and with colour-blindness.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from initlab.report.layout import Layout
 
 STYLE = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so it is the same everywhere
     "font.size": 8,
     "axes.titlesize": 9,
     "axes.titlelocation": "left",
@@ -34,7 +34,7 @@ STYLE = {
     "lines.linewidth": 1.4,
     "lines.markersize": 4,
     "legend.frameon": False,
-    "svg.hashsalt": "initlab",  # ids that do not change from one drawing to the next
+    "svg.hashsalt": "initlab",  # so that ids do not change from one drawing to the next
 }
 # Okabe & Ito (2008), "Color universal design", in an order in which they differ in lightness too.
 SERIES: list[dict[str, Any]] = [
@@ -44,13 +44,13 @@ SERIES: list[dict[str, Any]] = [
     {"color": "#CC79A7", "marker": "D", "linestyle": "-."},
 ]
 GREY, DARK = "#9a9a9a", "#333333"
-SHADES = matplotlib.colormaps["viridis"]  # its lightness rises throughout
+SHADES = matplotlib.colormaps["viridis"]  # its lightness increases monotonically
 WIDTH = 9.4  # inches, of all figures with several panels
 COLUMNS = 4
 
 
 def svg(figure: Figure) -> str:
-    """The figure as SVG; the same figure gives the same text."""
+    """Returns the figure as SVG. The same figure gives the same text."""
     text = StringIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
@@ -58,7 +58,7 @@ def svg(figure: Figure) -> str:
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as PNG, 150 dots an inch."""
+    """Returns the figure as PNG, with 150 dots per inch."""
     data = BytesIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(data, format="png", dpi=150, metadata={"Software": None})
@@ -66,7 +66,7 @@ def png(figure: Figure) -> bytes:
 
 
 def panels(layout: Layout, x: str, y: str) -> tuple[Figure, dict[str, Axes]]:
-    """A panel a variant, on common axes."""
+    """Returns a figure with one panel per variant, on common axes. x, y: labels of the axes."""
     columns = min(COLUMNS, len(layout.variants))
     rows = ceil(len(layout.variants) / columns)
     figure = Figure(figsize=(WIDTH * max(columns, 2) / COLUMNS, 1.75 * rows + 0.75), layout="constrained")
@@ -74,7 +74,7 @@ def panels(layout: Layout, x: str, y: str) -> tuple[Figure, dict[str, Axes]]:
     found = dict(zip(layout.variants, grid.flat, strict=False))
     for axes in grid.flat[len(found) :]:
         axes.axis("off")
-    if rows > 1:  # a panel with none below it shows its own axis
+    if rows > 1:  # a panel without one below it shows its own axis
         for axes in grid[rows - 2, len(found) - columns * (rows - 1) :]:
             axes.tick_params(labelbottom=True)
     for variant, axes in found.items():
@@ -85,7 +85,7 @@ def panels(layout: Layout, x: str, y: str) -> tuple[Figure, dict[str, Axes]]:
 
 
 def series(layout: Layout, found: dict[str, Axes]) -> Iterator[tuple[str, Axes, int, str]]:
-    """Every variant, with its panel, and setting, with its number, that there is a run for."""
+    """Yields (variant, panel, number of the setting, setting) for every run."""
     for variant, axes in found.items():
         for number, setting in enumerate(layout.settings):
             if (variant, setting) in layout.run:
@@ -93,7 +93,7 @@ def series(layout: Layout, found: dict[str, Axes]) -> Iterator[tuple[str, Axes, 
 
 
 def note(axes: Axes, number: int, setting: str, text: str, *, top: bool = False) -> None:
-    """A few words on one setting in a panel's lower (or upper) right corner, a line each."""
+    """Writes a few words on one setting into a panel's lower (or upper) right corner, one line per setting."""
     axes.text(
         0.98,
         0.88 - 0.11 * number if top else 0.04 + 0.11 * number,
@@ -107,13 +107,13 @@ def note(axes: Axes, number: int, setting: str, text: str, *, top: bool = False)
 
 
 def legend(figure: Figure, handles: Mapping[str, Artist]) -> None:
-    """Above the panels: {label: what it looks like}."""
+    """Draws a legend above the panels. handles: {label: what it looks like}."""
     if handles:
         figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=min(len(handles), 4))
 
 
 def label_ends(axes: Axes, ends: Mapping[str, tuple[float, float]]) -> None:
-    """Names the lines where they end, on a logarithmic axis, spread so that no name lies on another."""
+    """Names lines at their ends, on a logarithmic axis, spread out so that names do not overlap."""
     low, high = np.log10(axes.get_ylim())
     gap = 0.045 * (high - low)
     names = sorted(ends, key=lambda name: ends[name][1])
@@ -128,41 +128,42 @@ def label_ends(axes: Axes, ends: Mapping[str, tuple[float, float]]) -> None:
 
 
 def wrapped(name: str) -> str:
-    """A long name on several lines."""
+    """Breaks a long name into several lines."""
     return fill(name, 28)
 
 
 def titled(variant: str, setting: str) -> str:
+    """Returns the title of a variant in a setting."""
     return f"{variant}, {setting}" if setting else variant
 
 
 def power_of_ten(value: float) -> str:
-    """1234 -> 1 x 10^3, as mathtext."""
+    """Formats a value as mathtext: 1234 -> 1 x 10^3."""
     mantissa, exponent = f"{value:.0e}".split("e")
     return rf"${mantissa} \times 10^{{{int(exponent)}}}$"
 
 
 def log_scale(panels: Iterable[Axes]) -> None:
-    """A logarithmic y axis, common to the panels, if there is anything positive to be seen on it."""
+    """Makes the panels' common y axis logarithmic, if any value on it is positive."""
     panels = list(panels)
     if any(np.isfinite(axes.dataLim.minposy) for axes in panels):
         panels[0].set_yscale("log")
         panels[0].yaxis.set_major_locator(LogLocator(numticks=6))
         panels[0].yaxis.set_minor_formatter(NullFormatter())
         low, high = panels[0].get_ylim()
-        if high < 10 * low:  # a decade at least, or no tick would have a label
+        if high < 10 * low:  # at least a decade, or no tick would have a label
             middle = sqrt(low * high)
             panels[0].set_ylim(middle / sqrt(10), middle * sqrt(10))
 
 
 def whole_ticks(axes: Axes, last: int) -> None:
-    """An x axis of layers 1 to `last`."""
+    """Makes the x axis one of layers 1 to `last`."""
     axes.set_xlim(0.5, max(last, 1) + 0.7)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def stretch_near_100(axes: Axes, axis: Literal["x", "y"], values: Sequence[float]) -> None:
-    """A logit scale for per cent, as wide as the values need: 97 and 98 are as far apart as 2 and 3."""
+    """Makes an axis of percentages logit, as wide as the values need: 97 and 98 are as far apart as 2 and 3."""
     low, high = min([10.0, *values]), max([95.0, *values])
     limits = _expit(_logit(np.array([low, high])) + np.array([-0.6, 0.6]))
     ticks = [tick for tick in (1, 10, 50, 80, 90, 95, 98, 99.5) if limits[0] < tick < limits[1]]

@@ -1,4 +1,4 @@
-"""The page: one file that needs no network, put together from words, tables and figures."""
+"""The report's page: one HTML file that needs no network, made of text, tables and figures."""
 
 import re
 from base64 import b64encode
@@ -14,7 +14,10 @@ TEMPLATE = Path(__file__).with_name("page.html")
 
 
 def render(layout: Layout, figures: dict[str, str], lesson: pd.DataFrame | None) -> str:
-    """The page as HTML. figures: {name: SVG}, set into it as images, so that the browser's own menu can save them."""
+    """Returns the page as HTML.
+
+    figures: {name: SVG}, embedded as images, so that the browser's own menu can save them.  lesson: the lesson's table.
+    """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["factor"] = lambda value: "" if pd.isna(value) else f"{value:.2f}"
     environment.filters["quantity"] = lambda value: "" if pd.isna(value) else f"{value:.4g}"
@@ -38,6 +41,6 @@ def render(layout: Layout, figures: dict[str, str], lesson: pd.DataFrame | None)
 
 
 def _width(svg: str) -> int:
-    """A little more than the figure's own width, in CSS pixels: three quarters of a point each."""
+    """Returns a little more than the figure's own width, in CSS pixels of three quarters of a point."""
     found = re.search(r'<svg [^>]*width="([\d.]+)pt"', svg)
     return round(1.1 * float(found[1]) / 0.75) if found else 1000

@@ -1,4 +1,4 @@
-"""A sweep over numbers, tried one after the other in search of the best: what is to be told of all its runs at once."""
+"""A sweep over numbers, tried one after the other in search of the best, and what can be said of all its runs."""
 
 from collections.abc import Iterator
 from math import isnan
@@ -11,15 +11,16 @@ from initlab.intervals import mean_ci95
 from initlab.tracking.results import Results
 
 SPACE = "\N{NO-BREAK SPACE}"
-FEWEST = 5  # runs of a sweep that is shown as a search
-SHOWN = 8  # of its runs, the best, that are shown one by one, beside the first
-SCORE = "val/accuracy"  # what is searched for: the test images are no part of a choice
+FEWEST = 5  # runs that a sweep must have to be shown as a search
+SHOWN = 8  # best runs of a search that are shown one by one, beside the first
+SCORE = "val/accuracy"  # what a search maximises: no choice may depend on the test images
 
 
 class Search(NamedTuple):
-    """runs: a row a run, in their order: `run`, the swept keys, mean and ci95 of the score over replicas, `alike`.
+    """runs: one row per run, in their order: `run`, the swept keys, mean and ci95 of the score over replicas, `alike`.
 
-    alike: whether the paired interval of its replicas' difference to the best's is known, and holds zero.
+    alike: whether the run is not significantly different from the best: the paired interval of their difference over
+    replicas is known and contains zero.
     """
 
     keys: list[str]
@@ -27,28 +28,29 @@ class Search(NamedTuple):
 
     @property
     def best(self) -> pd.Series:
+        """The run with the highest mean score."""
         return self.runs.loc[self.runs["mean"].idxmax()]
 
     @property
     def first(self) -> pd.Series:
-        """Where the search began: at the values that the configuration has."""
+        """The run at which the search began, with the values of the configuration."""
         return self.runs.iloc[0]
 
     def label(self, run: str) -> str:
-        """Its numbers: shift=0.41, gain=2.5; by the whole keys where their last words are the same."""
+        """Formats a run's numbers: shift=0.41, gain=2.5. Keys are shortened to their last words if these are unique."""
         words = [key.rpartition(".")[2] for key in self.keys]
         names = words if len({*words}) == len(words) else self.keys
         row = self.runs.set_index("run").loc[run]
         return ", ".join(f"{name}={row[key]:g}" for name, key in zip(names, self.keys, strict=True))
 
     def shown(self) -> list[str]:
-        """The first run and the best, in their order."""
+        """Returns the first run and the best ones, in their order."""
         best = set(self.runs.nlargest(SHOWN, "mean")["run"])
         return [run for number, run in enumerate(self.runs["run"]) if number == 0 or run in best]
 
 
 def searched(results: Results, varied: list[str]) -> Search | None:
-    """The sweep as a search, if all that varies in it is numbers, of which no seed is one."""
+    """Returns the sweep as a search, if everything that varies in it is a number other than the seed."""
     values = {run: [_number(record["overrides"].get(key)) for key in varied] for run, record in results.runs.items()}
     if len(values) < FEWEST or not varied or "seed" in varied or not np.isfinite([*values.values()]).all():
         return None
@@ -65,7 +67,7 @@ def searched(results: Results, varied: list[str]) -> Search | None:
 
 
 def told(search: Search) -> Iterator[str]:
-    """What a search found, and how much of that is chance."""
+    """Yields what a search found, and how much of that may be chance."""
     best, first, runs = search.best, search.first, search.runs
     ranges = " and ".join(f"{key} from {runs[key].min():g} to {runs[key].max():g}" for key in search.keys)
     yield f"{len(runs)} trials, {ranges}."
@@ -84,12 +86,13 @@ def _score(run: pd.Series) -> str:
 
 
 def only(results: Results, runs: list[str]) -> Results:
-    """What the results have of these runs."""
+    """Returns the results of these runs."""
     replicas = results.replicas[results.replicas["run"].isin(runs)]
     return Results(replicas, {r: results.runs[r] for r in runs}, {r: results.tensors[r] for r in runs})
 
 
 def _alike(ours: np.ndarray, theirs: np.ndarray) -> bool:
+    """Returns whether the paired interval of the difference contains zero."""
     if len(ours) != len(theirs):
         return False
     mean, ci95 = mean_ci95(ours - theirs)
@@ -97,7 +100,7 @@ def _alike(ours: np.ndarray, theirs: np.ndarray) -> bool:
 
 
 def _number(text: str | None) -> float:
-    """nan if it is none."""
+    """Returns the number that a text is, or NaN."""
     try:
         return float(text) if text is not None else np.nan
     except ValueError:

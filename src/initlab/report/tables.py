@@ -1,4 +1,4 @@
-"""Tables of a sweep, from the values of every replica."""
+"""Tables of a sweep, made from the values of every replica."""
 
 import json
 from collections.abc import Sequence
@@ -14,12 +14,13 @@ FINAL = ["test/accuracy", "val/accuracy", "val/loss", "train/loss"]
 
 
 def tables(replicas: pd.DataFrame) -> dict[str, str]:
-    """{file name: text} from a sweep's replicas.csv: a row a (run, step, replica), swept keys before `step`.
+    """Returns {file name: text} from a sweep's replicas.csv.
 
-    comparison.csv, .md: a row a run, best first: means over replicas after the last step, with 95 % intervals.
-    metrics/RUN.json: the same, a file a run, for `dvc metrics`.
-    validation.csv: a row a (run, step).
-    layers.csv: a row a (run, step, layer).
+    replicas: one row per (run, step, replica), swept keys before `step`.
+    comparison.csv, .md: one row per run, best first: means over replicas after the last step, with 95 % intervals.
+    metrics/RUN.json: the same, one file per run, for `dvc metrics`.
+    validation.csv: one row per (run, step).
+    layers.csv: one row per (run, step, layer).
     """
     summary = over_replicas(replicas)
     last = summary.loc[summary.groupby("run", sort=False)["step"].idxmax()].set_index("run")
@@ -38,7 +39,10 @@ def tables(replicas: pd.DataFrame) -> dict[str, str]:
 
 
 def over_replicas(replicas: pd.DataFrame) -> pd.DataFrame:
-    """Means of each metric, and half-widths of their 95 % intervals as `<name>.ci95`: a row a (run, ..., step)."""
+    """Returns the mean of each metric over replicas, and the half-width of its 95 % interval as `<name>.ci95`.
+
+    There is one row per (run, ..., step).
+    """
     keys, names = np.split(replicas.columns, [replicas.columns.get_loc("replica")])
     number = replicas.groupby(list(keys), sort=False, dropna=False).ngroup().to_numpy()
     order, counts = np.argsort(number, kind="stable"), np.bincount(number)
@@ -46,7 +50,7 @@ def over_replicas(replicas: pd.DataFrame) -> pd.DataFrame:
     values = replicas[names[1:]].to_numpy(dtype=float)[order]
     means = np.empty((len(counts), len(names) - 1))
     ci95 = np.full_like(means, np.nan)
-    for count in np.unique(counts):  # all groups of as many replicas at once: there may be hundreds of thousands
+    for count in np.unique(counts):  # all groups of the same size at once: there may be hundreds of thousands
         groups = np.flatnonzero(counts == count)
         block = values[begins[groups, None] + np.arange(count)].swapaxes(1, 2)
         means[groups], found = means_ci95(np.ascontiguousarray(block))
@@ -61,7 +65,7 @@ def over_replicas(replicas: pd.DataFrame) -> pd.DataFrame:
 
 
 def _json(row: pd.Series) -> str:
-    """{metric: value}; JSON has no nan, so what diverged is null."""
+    """Formats {metric: value}. JSON has no NaN, so what diverged is null."""
     return json.dumps({name: value if isfinite(value) else None for name, value in row.items()}, indent=2) + "\n"
 
 
@@ -70,7 +74,7 @@ def _with_ci95(names: Sequence[str], table: pd.DataFrame) -> list[str]:
 
 
 def _by_layer(summary: pd.DataFrame, swept: list[str]) -> pd.DataFrame:
-    """layer3/act_std, a column of (run, step) -> act_std, a column of (run, step, layer)."""
+    """Turns layer3/act_std, a column of (run, step), into act_std, a column of (run, step, layer)."""
     columns = [name.split("/", 1) for name in summary if name.startswith("layer")]
     pieces = []
     for layer in sorted({int(layer.removeprefix("layer")) for layer, _ in columns}):
@@ -82,7 +86,7 @@ def _by_layer(summary: pd.DataFrame, swept: list[str]) -> pd.DataFrame:
 
 
 def _markdown(final: pd.DataFrame) -> str:
-    """| run | test/accuracy | ...: mean ± half-width of the 95 % interval."""
+    """Formats | run | test/accuracy | ...: mean ± half-width of the 95 % interval."""
     lines = ["| run | " + " | ".join(FINAL) + " |", "|---" * (1 + len(FINAL)) + "|"]
     for run, row in final.iterrows():
         cells = []

@@ -1,4 +1,4 @@
-"""The report's sentences, written from the numbers it shows: another result reads differently."""
+"""The report's sentences. They are written from the numbers, so that another result reads differently."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from math import isfinite
@@ -9,15 +9,15 @@ from initlab.intervals import mean_ci95
 from initlab.report.layout import ACCURACY, CHANCE, Layout, growth
 from initlab.report.searched import SCORE, SPACE, told
 
-KEPT = 0.9, 1.1  # factors a layer that count as keeping the scale
+KEPT = 0.9, 1.1  # factors per layer that count as keeping the scale
 LOST = "lost by"
-VAGUE = 0.01  # half-width of a difference of accuracies above which it decides nothing
-SPELT_OUT = 3  # of such differences at most
-SETTLED = 0.93, 1.07  # and, over the later half of the layers, as having settled
+VAGUE = 0.01  # half-width above which a difference of accuracies is inconclusive
+SPELT_OUT = 3  # how many such differences are written out
+SETTLED = 0.93, 1.07  # factors per layer, over the later half of the layers, that count as having settled
 
 
 def lead(layout: Layout) -> str:
-    """The result, a sentence or two a setting."""
+    """Returns the result in a sentence or two per setting."""
     if layout.search is not None:
         return " ".join(told(layout.search))
     sentences = []
@@ -47,7 +47,7 @@ def lead(layout: Layout) -> str:
 
 
 def method(layout: Layout) -> list[str]:
-    """What was run, from the runs' own configurations."""
+    """Returns paragraphs on what was run, from the configurations of the runs."""
     configs = [run["config"] for run in layout.results.runs.values()]
     total = sum(config["replicas"] for config in configs)
     shapes = {
@@ -77,7 +77,7 @@ def method(layout: Layout) -> list[str]:
 
 
 def definitions(layout: Layout) -> list[tuple[str, str, str]]:
-    """Of each variant its name, weights and activation, from its configuration."""
+    """Returns (name, weights, activation) of each variant, from its configuration."""
     rows = []
     for variant in layout.variants:
         setting = next(s for v, s in layout.run if v == variant)
@@ -89,7 +89,7 @@ def definitions(layout: Layout) -> list[tuple[str, str, str]]:
 
 
 def at_the_start(layout: Layout) -> list[str]:
-    """How near theory is at step 0, and who keeps the scale."""
+    """Returns sentences on how near theory is at step 0, and on which variants keep the scale."""
     return [
         _with(setting, sentence)
         for setting in layout.settings
@@ -98,7 +98,7 @@ def at_the_start(layout: Layout) -> list[str]:
 
 
 def _nearness(layout: Layout, setting: str) -> Iterator[str]:
-    """How far the measured scale of activations is from theory, in the first layer and in the last."""
+    """Says how far the measured scale of activations is from theory, in the first layer and in the last."""
     found = {v: layout.layers(v, s, "act_std").set_index("layer") for v, s in layout.run if s == setting}
     found = {variant: layers for variant, layers in found.items() if len(layers)}
     if not found:
@@ -121,7 +121,7 @@ def _scale(layout: Layout, setting: str) -> Iterator[str]:
 
 
 def scale_groups(layout: Layout, setting: str) -> dict[str, list[str]]:
-    """What becomes of the scale from layer to layer, and with whom."""
+    """Returns {what becomes of the scale from layer to layer: variants}."""
     groups: dict[str, list[str]] = {
         "kept within a tenth by": [],
         "soon kept at another value by": [],
@@ -143,7 +143,7 @@ def scale_groups(layout: Layout, setting: str) -> dict[str, list[str]]:
 
 
 def growth_table(layout: Layout, setting: str) -> pd.DataFrame | None:
-    """Layer 1's std of activations, the factor a layer forward, the gradient's backward; None if shallow."""
+    """Returns layer 1's std of activations and the factors per layer, forward and backward; None if shallow."""
     rows = []
     for variant, here in layout.run:
         if here == setting and layout.hidden(variant, setting) > 2:
@@ -155,7 +155,7 @@ def growth_table(layout: Layout, setting: str) -> pd.DataFrame | None:
 
 
 def verdicts(layout: Layout, setting: str) -> dict[str, list[str]]:
-    """Variants beside the reference, pair by pair: better, worse, not told apart; those that diverge stand aside."""
+    """Groups variants by their paired comparison with the reference: better, worse, not told apart, or diverged."""
     found: dict[str, list[str]] = {"better": [], "worse": [], "not told apart": [], "diverged": []}
     for variant in layout.ranking(setting):
         difference = layout.difference(variant, setting, ACCURACY)
@@ -168,13 +168,13 @@ def verdicts(layout: Layout, setting: str) -> dict[str, list[str]]:
 
 
 def vague(layout: Layout, variant: str, setting: str) -> bool:
-    """Whether its difference to the reference is known so badly that nothing follows from its not being told apart."""
+    """Returns whether the difference to the reference is so uncertain that it allows no conclusion."""
     difference = layout.difference(variant, setting, ACCURACY)
     return difference is not None and difference[1] > VAGUE
 
 
 def learning(layout: Layout) -> list[str]:
-    """Who learns, and who can be told from the reference."""
+    """Returns paragraphs on which variants learn, and which differ significantly from the reference."""
     paragraphs = []
     for setting in layout.settings:
         best = layout.ranking(setting)[0]
@@ -194,7 +194,7 @@ def learning(layout: Layout) -> list[str]:
 
 
 def inside(layout: Layout) -> list[str]:
-    """Dead units, and what the shift does to the mean of activations."""
+    """Returns paragraphs on dead units, and on what the shift does to the mean of activations."""
     paragraphs = []
     for setting in layout.settings:
         dead = {v: layout.dead(v, s) for v, s in layout.run if s == setting}
@@ -218,7 +218,7 @@ def inside(layout: Layout) -> list[str]:
 
 
 def lesson(table: pd.DataFrame) -> list[str]:
-    """How the printed numbers and the claims stand."""
+    """Returns sentences on how many of the lesson's printed numbers agree, and how many of its claims hold."""
     printed, said = table[table["source"] != "C"], table[table["source"] == "C"]
     counts = printed["verdict"].value_counts()
     agree = int((printed["printed"] == printed["ours"]).sum())
@@ -235,7 +235,7 @@ def lesson(table: pd.DataFrame) -> list[str]:
 
 
 def conclusions(layout: Layout) -> list[str]:
-    """What to take away, a sentence or two a point."""
+    """Returns what to take away, in a sentence or two per point."""
     takeaways = []
     for setting in layout.settings:
         groups = verdicts(layout, setting)
@@ -263,7 +263,10 @@ def conclusions(layout: Layout) -> list[str]:
 
 
 def accuracy(layout: Layout, variant: str, setting: str, name: str = ACCURACY) -> str:
-    """Of the test images, 97.05 ± 0.11 %; of the replicas that have not diverged, and how many have."""
+    """Formats an accuracy over the replicas that have not diverged, and how many have: 97.05 ± 0.11 %.
+
+    name: of the metric; by default accuracy on the test images.
+    """
     alive, lost = layout.survivors(variant, setting, name), layout.diverged(variant, setting)
     count = f"{lost} of {lost + len(alive)} diverged"
     if not len(alive):
@@ -274,7 +277,7 @@ def accuracy(layout: Layout, variant: str, setting: str, name: str = ACCURACY) -
 
 
 def ranked(layout: Layout, setting: str) -> list[dict[str, str]]:
-    """A row a variant, best first: accuracy, its difference to the reference's, losses."""
+    """Returns one row per variant, best first: accuracy, its difference to the reference's, losses."""
     rows = []
     for variant in layout.ranking(setting):
         row = {"variant": variant, "accuracy": accuracy(layout, variant, setting)}
@@ -292,7 +295,7 @@ def ranked(layout: Layout, setting: str) -> list[dict[str, str]]:
 
 
 def points(difference: tuple[float, float] | None) -> str:
-    """A difference of accuracies in percentage points: +0.11 ± 0.16."""
+    """Formats a difference of accuracies in percentage points: +0.11 ± 0.16."""
     return "" if difference is None else f"{100 * difference[0]:+.2f}{SPACE}±{SPACE}{100 * difference[1]:.2f}"
 
 
@@ -305,7 +308,7 @@ def _diverged(layout: Layout, setting: str, variants: Sequence[str]) -> Iterator
 
 
 def _late(layout: Layout, setting: str) -> Iterator[str]:
-    """Variants that are no better than guessing for an epoch, and learn after all."""
+    """Names the variants that are no better than guessing after the first epoch, but learn later."""
     for variant in layout.ranking(setting):
         curve = layout.steps(variant, setting, "val/accuracy")["mean"]
         if len(curve) > 1 and curve.iloc[0] <= 2 * CHANCE < curve.iloc[-1]:
@@ -313,7 +316,7 @@ def _late(layout: Layout, setting: str) -> Iterator[str]:
 
 
 def _cause(layout: Layout, setting: str, diverged: Sequence[str]) -> Iterator[str]:
-    """Whether those that diverge are those with the largest gradients."""
+    """Says whether the variants that diverged are those with the largest gradients."""
     size = {v: layout.first_gradient(v, s) for v, s in layout.run if s == setting}
     rest = [size[v] for v in size if v not in diverged]
     if diverged and rest:
@@ -340,12 +343,12 @@ def _shape(layout: Layout, variant: str, setting: str) -> str:
 
 
 def _with(setting: str, text: str) -> str:
-    """A sentence, after its setting where there are several."""
+    """Puts the setting before a sentence, if there are several settings."""
     return f"With {setting}: {text[:1].lower()}{text[1:]}" if setting else text
 
 
 def _same(values: Iterable[object]) -> str:
-    """The value, or all there are."""
+    """Formats the value, or all values if there are several."""
     return " or ".join(dict.fromkeys(f"{value:g}" if isinstance(value, float) else str(value) for value in values))
 
 

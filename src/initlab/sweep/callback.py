@@ -1,6 +1,6 @@
-"""Hydra's callback: a run or a sweep is checked before it starts, and a sweep's jobs get a parent run.
+"""Hydra's callback: checks a run or a sweep before it starts, and gives a sweep's jobs a parent run.
 
-Nothing heavy is imported at the top: `--help`, `--cfg` and completion need none of it, and torch, Lightning and MLflow
+Nothing heavy is imported at the top. `--help`, `--cfg` and completion need none of it, and torch, Lightning and MLflow
 take seconds.
 """
 
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SEARCH_RESULTS = "optimization_results.yaml"  # what Hydra's Optuna sweeper writes
-# conf/hydra/launcher/*.yaml are complete without the schemas of the same name that the plugins bring.
+SEARCH_RESULTS = "optimization_results.yaml"  # written by Hydra's Optuna sweeper
+# conf/hydra/launcher/*.yaml need none of the schemas of the same names that the plugins register.
 warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema", UserWarning)
 
-at_exit = ExitStack()  # train.py closes it when Hydra returns or exits: Hydra calls no callback when a job has failed
+at_exit = ExitStack()  # closed by train.py when Hydra returns or exits: Hydra calls no callback if a job fails
 
 
 class SweepCallback(Callback):
-    """Checks a run or a sweep before Hydra makes a folder, and opens a sweep's session.
+    """Checks a run or a sweep before Hydra creates a folder, and opens a sweep's session.
 
-    folder: where a sweep's results go.  report: whether a report on them is written beside them, and logged.
+    folder: where a sweep's results go.  report: whether a report is written beside them and logged.
     session: of the sweep, in the process that started it; None for a single run, and in a job's own process.
     """
 
@@ -48,6 +48,7 @@ class SweepCallback(Callback):
         return self.__dict__ | {"session": None}  # launchers pickle the callback for each job
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Checks a single run, and finds the folder of a run to resume. Exits if something is wrong."""
         at_exit.enter_context(processes.exit_on_signals())
         with exit_on_error():
             with processes.leave_at_once_on_signals():  # while libraries are imported
@@ -64,6 +65,7 @@ class SweepCallback(Callback):
             preflight.check_run(config, Path(config.hydra.run.dir))
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Checks a sweep, finds the folder of a sweep to resume, and opens its session. Exits if something is wrong."""
         at_exit.enter_context(processes.exit_on_signals())
         choices, hydra = config.hydra.runtime.choices, config.hydra
         launcher = launchers.Launcher(choices["hydra/launcher"], hydra.launcher._target_)
@@ -111,7 +113,7 @@ class SweepCallback(Callback):
             configs.start_search_at_config(config)
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
-        """Logs how far the sweep is. A job in a process of its own is quiet; its sweep says how it ended."""
+        """Logs how far the sweep is. A job in its own process is quiet: its sweep reports how it ended."""
         job = HydraConfig.get()
         if self.session is not None:
             from initlab.tracking import journal

@@ -1,4 +1,4 @@
-"""What a composed configuration says about a run, where it is recorded, and the jobs of a sweep."""
+"""What a composed configuration says: about a run, where it is recorded, and the jobs of a sweep."""
 
 import json
 import re
@@ -16,19 +16,19 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from initlab import atomic_files
 
-SAMPLED = 20  # values of a swept key that are checked before a sweep starts, in some hundredths of a second each
+SAMPLED = 20  # values of a swept key that are checked before a sweep starts; each takes some hundredths of a second
 SHARED = "sweep.json"  # in the sweep's folder
 
 
 def run_config(config: DictConfig) -> dict[str, Any]:
-    """The run's configuration, resolved: without Hydra's own, `tracking`, which may hold a password, and `resume`."""
+    """Returns the run's configuration, resolved, without `hydra`, `resume` and `tracking` (which may hold secrets)."""
     keys = [key for key in config if key not in ("hydra", "tracking", "resume")]
     cfg = OmegaConf.masked_copy(config, keys)  # type: ignore[arg-type]
     return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
 
 
 def tracking_target(config: DictConfig) -> dict[str, Any]:
-    """Where runs are recorded: {"uri", "experiment"}. Raises ValueError for a key that does not exist."""
+    """Returns where runs are recorded: {"uri", "experiment"}. Raises ValueError for an unknown key of `tracking`."""
     for name in config.tracking:
         if name not in ("uri", "experiment", "register"):
             raise ValueError(f"tracking.{name} is not known; expected uri, experiment or register")
@@ -36,7 +36,7 @@ def tracking_target(config: DictConfig) -> dict[str, Any]:
 
 
 def registered_model(config: DictConfig, job: Any) -> str | None:
-    """The name under which a run's model is registered, if it is. Raises ValueError if it can't be."""
+    """Returns the name under which a run's model is registered, if it is. Raises ValueError if it can't be."""
     from initlab.tracking.artifacts import registry_name
 
     register, experiment = config.tracking.get("register", False), config.tracking.experiment
@@ -48,41 +48,41 @@ def registered_model(config: DictConfig, job: Any) -> str | None:
 
 
 def is_resume(config: DictConfig) -> bool:
-    """Whether an interrupted run is to be resumed. Raises ValueError if `resume` is neither a bool nor a run's id."""
+    """Returns whether to resume an interrupted run. Raises ValueError if `resume` is neither a bool nor a run's id."""
     if type(config.resume) is not bool and not re.fullmatch("[0-9a-f]{32}", str(config.resume)):
         raise ValueError(f"resume is {config.resume!r}; expected true, false, or the id of a run, all 32 digits")
     return config.resume is not False
 
 
 def resume_run_id(config: DictConfig) -> str | None:
-    """The id of the run that is to be resumed, if one is named."""
+    """Returns the id of the run to resume, if one is named."""
     return None if config.resume is True else str(config.resume)
 
 
 def chosen_groups(job: Any) -> dict[str, str]:
-    """The choices of the groups init and model, which become tags of a run."""
+    """Returns the choices of the groups init and model, which become tags of a run."""
     return {group: job.runtime.choices[group] for group in ("init", "model") if job.runtime.choices.get(group)}
 
 
 def run_name(job: Any) -> str:
-    """The run's overrides, in a sweep those that vary, the init scheme first: init=kaiming,seed=1."""
+    """Returns the run's overrides, init scheme first: init=kaiming,seed=1. In a sweep, only those that vary."""
     known = ["init", *(_shared_keys(job) if job.mode == RunMode.MULTIRUN else [])]
     others = [item for item in task_overrides(job) if override_key(item) not in known]
     return ",".join([f"init={chosen_groups(job).get('init')}", *others])
 
 
 def task_overrides(job: Any) -> list[str]:
-    """The overrides of a run, without `resume` and `tracking`, whose address may hold a password."""
+    """Returns the overrides of a run, without `resume`, and without `tracking`, whose URI may hold a password."""
     return [item for item in job.overrides.task if not override_key(item).startswith(("tracking", "resume"))]
 
 
 def override_key(override: str) -> str:
-    """+optimizer.lr=0.1 -> optimizer.lr"""
+    """Returns the key of an override: +optimizer.lr=0.1 -> optimizer.lr."""
     return override.lstrip("+~").partition("=")[0]
 
 
 def sweep_folder(job: Any) -> str:
-    """The folder of a sweep, absolute. Its jobs have theirs in it, and find their parent run by it."""
+    """Returns the absolute folder of a sweep. Its jobs have their folders in it, and find their parent run by it."""
     return str(Path(job.runtime.cwd, job.sweep.dir))
 
 
@@ -91,11 +91,11 @@ def set_output_dir(folder: Path | str, config: DictConfig, kind: str) -> None:
     name = f"hydra.{kind}.dir"
     with open_dict(config), read_write(config.hydra):
         OmegaConf.update(config, name, str(folder))
-        config.hydra.overrides.hydra.append(f"{name}='{folder}'")  # what jobs are composed from
+        config.hydra.overrides.hydra.append(f"{name}='{folder}'")  # jobs are composed from this
 
 
 def split_overrides(config: DictConfig) -> tuple[list[Override], list[Override]]:
-    """A sweep's overrides, from the command line and `hydra.sweeper.params`: those that are swept, and the others."""
+    """Returns the overrides of a sweep that are swept, and the others; from command line and `hydra.sweeper.params`."""
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
     parsed = parser.parse_overrides([*params, *config.hydra.overrides.task])
@@ -103,10 +103,10 @@ def split_overrides(config: DictConfig) -> tuple[list[Override], list[Override]]
 
 
 def sample_jobs(config: DictConfig) -> Iterator[DictConfig]:
-    """Configurations of jobs, in which each swept value occurs, while the other keys have their first value.
+    """Yields configurations of jobs in which each swept value occurs, while other keys have their first value.
 
-    So a value that can't be used is found before the first job. Of a long list the first 20 values are taken, of an
-    interval its ends. Raises ValueError if a list is empty.
+    So a value that can't be used is found before the first job. Of a long list, the first 20 values are taken; of an
+    interval, its ends. Raises ValueError if a list is empty or an interval is reversed.
     """
     swept, shared = split_overrides(config)
     values = {}
@@ -129,7 +129,7 @@ def sample_jobs(config: DictConfig) -> Iterator[DictConfig]:
 
 
 def count_jobs(config: DictConfig) -> int:
-    """How many jobs the sweep has: the product of its keys' values, or a search's trials; 0 if that is not known."""
+    """Returns the number of jobs: the product of the numbers of values, or the trials of a search; 0 if not known."""
     swept, _ = split_overrides(config)
     if is_search(config):
         return config.hydra.sweeper.n_trials
@@ -139,9 +139,9 @@ def count_jobs(config: DictConfig) -> int:
 
 
 def write_shared_keys(config: DictConfig) -> None:
-    """Notes in the sweep's folder which keys all jobs share, so that their names leave these out.
+    """Notes in the sweep's folder which keys all jobs share, so that the names of jobs leave them out.
 
-    Except for init and model: so a variant of a network has the same name in every sweep.
+    init and model are never left out, so that a variant of a network has the same name in every sweep.
     """
     swept, shared = ({item.key_or_group for item in items} for items in split_overrides(config))
     keys = sorted(shared - swept - chosen_groups(config.hydra).keys())
@@ -149,17 +149,17 @@ def write_shared_keys(config: DictConfig) -> None:
 
 
 def _shared_keys(job: Any) -> list[str]:
-    """What `write_shared_keys` noted for the sweep of a job."""
+    """Returns what `write_shared_keys` noted for the sweep of a job."""
     return json.loads(Path(sweep_folder(job), SHARED).read_text(encoding="utf-8"))["shared"]
 
 
 def is_search(config: DictConfig) -> bool:
-    """Whether Optuna chooses the jobs."""
+    """Returns whether Optuna chooses the jobs."""
     return config.hydra.sweeper._target_.endswith(".OptunaSweeper")
 
 
 def start_search_at_config(config: DictConfig) -> None:
-    """Makes a search begin at the values of the configuration, with which its results are compared."""
+    """Makes a search begin at the values of the configuration, which are the baseline of its results."""
     sampler = config.hydra.sweeper.get("sampler")
     if sampler is not None and "start" in sampler:
         swept = split_overrides(config)[0]

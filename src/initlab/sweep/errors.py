@@ -1,4 +1,4 @@
-"""Errors as one line, and an exit code that says so."""
+"""Errors in one line, with an exit code."""
 
 import os
 import sys
@@ -27,7 +27,7 @@ def concise_errors() -> Iterator[None]:
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Ends the program if the body raises: in a callback, Hydra would only warn, and go on."""
+    """Exits if the body raises. In a callback, Hydra would only warn and continue."""
     try:
         with concise_errors():
             yield

@@ -1,4 +1,4 @@
-"""Hydra's launchers: checked before a sweep starts, and leaving no process or queued job behind when it ends."""
+"""Hydra's launchers: checked before a sweep starts, and stopped without leaving processes or queued jobs behind."""
 
 import logging
 import os
@@ -13,11 +13,11 @@ from typing import Any
 
 from initlab import processes
 
-GRACE = 10  # seconds that jobs have to record their end when their sweep ends before them
+GRACE = 10  # seconds that jobs have to record their end if their sweep ends first
 
 
 class Launcher:
-    """What starts a sweep's jobs.
+    """The launcher of a sweep's jobs.
 
     name: the choice of hydra/launcher.  target: Hydra's class for it.  remote: whether jobs run in other processes.
     """
@@ -26,25 +26,25 @@ class Launcher:
         self.name, self.target = name, target
         self.kind = target.rpartition(".")[2]
         self.remote = self.kind != "BasicLauncher"
-        self.slurm_jobs = Path()  # where submitit has one folder per job of Slurm, named by its number
+        self.slurm_jobs = Path()  # submitit's folders, one per Slurm job and named by its number
 
     def check_installed(self) -> None:
-        """Raises ValueError if its packages, or the programs it calls, are not installed."""
+        """Raises ValueError if the launcher's packages, or the programs it calls, are not installed."""
         check_plugin(f"hydra/launcher={self.name}", self.target)
         if self.kind == "SlurmLauncher" and shutil.which("sbatch") is None:
             raise ValueError(f"hydra/launcher={self.name}: no sbatch here; start it where Slurm's jobs are submitted")
 
     def start(self, settings: Any) -> None:
-        """Prepares it. settings: of conf/hydra/launcher.  Raises OSError if a cluster does not answer."""
+        """Prepares the launcher. settings: from conf/hydra/launcher.  Raises OSError if a cluster does not answer."""
         if self.kind == "RayLauncher":
             self._start_ray(settings["ray"]["init"])
         elif self.kind == "LocalLauncher":
-            os.environ.setdefault("OMP_NUM_THREADS", "1")  # of each job, since all run at once
+            os.environ.setdefault("OMP_NUM_THREADS", "1")  # for each job, since all run at once
         elif self.kind == "SlurmLauncher":
             self.slurm_jobs = Path(settings["submitit_folder"]).parent
 
     def _start_ray(self, settings: dict[str, Any]) -> None:
-        """Connects, which Ray itself would try for minutes; the launcher uses the connection."""
+        """Connects to Ray for the launcher. Ray itself would try for minutes."""
         import ray
 
         found = re.fullmatch(r"([^/:]+):(\d+)", settings["address"] or "")
@@ -56,7 +56,7 @@ class Launcher:
         ray.init(**settings)
 
     def stop(self) -> None:
-        """Ends the jobs that are left when their sweep ends before them."""
+        """Ends the jobs that are left if their sweep ends first."""
         if self.kind == "SlurmLauncher":
             numbers = {path.name.partition("_")[0] for path in self.slurm_jobs.glob("[0-9]*")}
             subprocess.run(["scancel", *sorted(numbers)], check=False)
@@ -68,16 +68,19 @@ class Launcher:
 
 
 def check_plugin(choice: str, target: str) -> None:
-    """Raises ValueError if the plugin of Hydra's class `target` is not installed. choice: hydra/launcher=ray, say."""
+    """Raises ValueError if the plugin with Hydra's class `target` is not installed.
+
+    choice: the override that selects it, such as hydra/launcher=ray.
+    """
     plugin = re.match(r"(hydra_plugins\.hydra_(\w+)_(?:sweeper|launcher))\.", target)
-    # hydra_plugins itself is there if any plugin is
+    # hydra_plugins exists if any plugin is installed
     if plugin is not None and not (find_spec("hydra_plugins") and find_spec(plugin[1])):
         install = f'pip install -c constraints.txt -e ".[{plugin[2]}]"'
         raise ValueError(f"{choice} needs packages that are not installed: {install}")
 
 
 def change_to(project: Path) -> None:
-    """Makes the project the working directory of a job, which another machine may have started elsewhere.
+    """Makes the project the working directory of a job, which may have started elsewhere on another machine.
 
     Raises ValueError if the project is not there.
     """
@@ -90,9 +93,9 @@ def change_to(project: Path) -> None:
 
 
 def prepare_job_process(target: str) -> None:
-    """Prepares the process of a job that runs beside others: only its warnings go to the terminal.
+    """Prepares the process of a job that runs beside others: only warnings go to the terminal.
 
-    train.log in its folder has everything. target: Hydra's class for the launcher.
+    Everything is in train.log in the job's folder. target: Hydra's class for the launcher.
     """
     if target.endswith(".JoblibLauncher"):
         processes.leave_with_parent(GRACE)

@@ -16,7 +16,7 @@ def check_run(config: DictConfig, folder: Path) -> None:
 
 
 def check_sweep(config: DictConfig, folder: Path) -> None:
-    """Raises if the sweep would be recorded in more than one place, or one of its values can't be used."""
+    """Raises if the sweep would be recorded in several places, or if one of its values can't be used."""
     swept = configs.split_overrides(config)[0]
     for item in swept:
         if item.key_or_group.startswith(("tracking", "resume")):
@@ -47,7 +47,10 @@ def check_target(config: DictConfig, folder: Path) -> None:
 
 @contextmanager
 def created_folder(folder: Path) -> Iterator[None]:
-    """Creates a folder, checks that it is writable, and removes what it created if the body raises."""
+    """Creates a folder and checks that it is writable. Within the context, removes it again if the body raises.
+
+    Raises OSError if it can't be written.
+    """
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)

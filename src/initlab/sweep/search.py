@@ -1,4 +1,4 @@
-"""Search: a sweep in which Optuna chooses the numbers of each trial. Imported only where the extra is installed."""
+"""Search: a sweep in which Optuna chooses the values of each trial. Imported only if the extra is installed."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -12,19 +12,19 @@ from optuna.trial import FrozenTrial
 
 from initlab.checks import check_int
 
-DIGITS = 3  # of a number from an interval: no accuracy distinguishes more
+DIGITS = 3  # significant digits of a number from an interval: more make no difference to accuracy
 
 
 class Sampler(TPESampler):
-    """Optuna's TPE, which begins at `start`, {key: value}, and rounds its numbers: 0.413, 0.05.
+    """Optuna's TPE sampler, which begins at `start`, {key: value}, and rounds its numbers: 0.413, 0.05.
 
     The first trial is the baseline of the others, on the same batches. A value of `start` outside its interval is
-    ignored. settings: TPESampler's.
+    ignored.  settings: of TPESampler.
     """
 
     def __init__(self, start: Mapping[str, Any], **settings: Any) -> None:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)  # `multivariate`, by its name alone
+            warnings.simplefilter("ignore", ExperimentalWarning)  # raised for `multivariate`
             super().__init__(warn_independent_sampling=False, **settings)
         self._start = dict(start)
 
@@ -44,7 +44,10 @@ class Sampler(TPESampler):
 
 
 def check_settings(settings: Mapping[str, Any], swept: Sequence[str]) -> None:
-    """Raises ValueError if there is nothing to search, or a setting of the sweeper is not supported."""
+    """Raises ValueError if there is nothing to search for, or if a setting of the sweeper is not supported.
+
+    settings: of the sweeper.  swept: the keys with several values.
+    """
     check_int("hydra.sweeper.n_trials", settings["n_trials"], least=1)
     check_int("hydra.sweeper.n_jobs", settings["n_jobs"], least=1)
     if settings["direction"] != "maximize":
@@ -56,14 +59,15 @@ def check_settings(settings: Mapping[str, Any], swept: Sequence[str]) -> None:
 
 
 def _holds(distribution: BaseDistribution, value: Any) -> bool:
+    """Returns whether a distribution contains a value."""
     try:
         return distribution._contains(distribution.to_internal_repr(value))
-    except (ValueError, TypeError):  # none, or no such number or choice
+    except (ValueError, TypeError):  # no value, or one of another kind
         return False
 
 
 def _short(value: Any, distribution: BaseDistribution) -> Any:
-    """0.41234567890123 -> 0.412, within its interval; 0.30000000000000004, of a range, -> 0.3."""
+    """Rounds a float: 0.41234567890123 -> 0.412, kept within its interval; 0.30000000000000004, of a range, -> 0.3."""
     if not isinstance(value, float):
         return value
     if not isinstance(distribution, (UniformDistribution, LogUniformDistribution)):

@@ -1,4 +1,4 @@
-"""A sweep while it runs, and its end: progress, results, report, status and exit code."""
+"""A running sweep and its end: progress, results, report, status and exit code."""
 
 import logging
 import sys
@@ -18,10 +18,10 @@ log = logging.getLogger(__name__)
 
 
 class SweepSession:
-    """The sweep of a parent run.
+    """The session of a sweep with a parent run.
 
-    folder: where its results go.  with_report: whether a report is written beside them, and logged.  jobs: how many
-    there are; 0 if that is not known.  extra: a file to log with the parent run, if it exists by then.
+    folder: where its results go.  with_report: whether a report is written beside them and logged.  jobs: their number,
+    0 if not known.  extra: a file to log with the parent run, if it exists by then.
     """
 
     def __init__(
@@ -37,12 +37,12 @@ class SweepSession:
         self.parent, self.launcher, self.folder = parent, launcher, folder
         self.with_report, self.jobs, self.extra = with_report, jobs, extra
         self.finished = False  # set when all jobs have run
-        self._seconds: list[float] = []  # that complete jobs took
+        self._seconds: list[float] = []  # durations of complete jobs
         self._started: float | None = None
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """While it lasts, jobs run; then the sweep ends, however the body did."""
+        """Within the context, jobs run. Then the sweep ends, however the body ends."""
         try:
             if self.launcher.remote:
                 with watching(self.parent, self.jobs):
@@ -53,9 +53,9 @@ class SweepSession:
             self.end()
 
     def start_job(self, number: int, *, resumed: bool) -> None:
-        """Logs how far the sweep is. resumed: whether the job had begun before, so that its time says little."""
+        """Logs how far the sweep is. resumed: whether the job had begun before, so that its duration says little."""
         if self.jobs:
-            complete = self._seconds[1:] or self._seconds  # the first job does what all need
+            complete = self._seconds[1:] or self._seconds  # the first job does work that the others share
             left = f", about {duration(mean(complete) * (self.jobs - number))} to go" if complete else ""
             log.info(f"job {number + 1} of {self.jobs}{left}")
         self._started = None if resumed else time.monotonic()

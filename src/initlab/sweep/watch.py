@@ -1,4 +1,4 @@
-"""Progress of a sweep whose jobs run in other processes: one line for each job that ends."""
+"""Progress of a sweep whose jobs run in other processes: one line per job that ends."""
 
 import logging
 import threading
@@ -17,9 +17,9 @@ SKEW = 60_000  # ms that the clock of another host may be behind
 
 @contextmanager
 def watching(parent: ParentRun, jobs: int) -> Iterator[None]:
-    """While it lasts, logs how each job ends, and how long the others may take.
+    """Within the context, logs how each job ends, and how long the others may take.
 
-    It asks the tracking store, which knows wherever they run. jobs: how many there are; 0 if that is not known.
+    It asks the tracking store, which knows this wherever jobs run. jobs: their number, 0 if not known.
     """
     over, progress = threading.Event(), _Progress(parent, jobs)
 
@@ -38,7 +38,7 @@ def watching(parent: ParentRun, jobs: int) -> Iterator[None]:
 
 
 class _Progress:
-    """The jobs whose end has been logged."""
+    """Logs each job that has ended, once."""
 
     def __init__(self, parent: ParentRun, jobs: int) -> None:
         self.parent, self.jobs = parent, jobs
@@ -47,10 +47,11 @@ class _Progress:
         before = parent.ended_jobs(0)
         self.finished = {job.run_id for job in before if job.status == "FINISHED"}
         self.logged = {(job.run_id, job.time) for job in before}
-        self.new: set[str] = set()  # jobs
+        self.new: set[str] = set()  # ids of jobs that have ended since the start
 
     def update(self) -> None:
-        with suppress(store.TrackingError):  # a store that is away is asked again later
+        """Logs the jobs that have ended since the last call."""
+        with suppress(store.TrackingError):  # if the store does not answer, it is asked again later
             for job in self.parent.ended_jobs(self.since):
                 if (job.run_id, job.time) not in self.logged:
                     self.logged.add((job.run_id, job.time))
@@ -63,7 +64,7 @@ class _Progress:
 
     def _left(self) -> str:
         left = self.jobs - len(self.new | self.finished)
-        if left <= 0 or len(self.new) < 2:  # the first one takes longer: it imports the libraries
+        if left <= 0 or len(self.new) < 2:  # the first takes longer, since it imports the libraries
             return ""
         seconds = (time.monotonic() - self.started) / len(self.new) * left
         return f"  about {duration(seconds)} to go"
@@ -77,6 +78,6 @@ def _result(job: EndedJob) -> str:
 
 
 def duration(seconds: float) -> str:
-    """75 -> 1 min 15 s."""
+    """Formats seconds: 75 -> 1 min 15 s."""
     minutes, seconds = divmod(round(seconds), 60)
     return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

@@ -1,8 +1,8 @@
-"""The names of the files that runs and sweeps keep in their folders, and of the artifacts they become."""
+"""Names of the files that runs and sweeps keep in their folders, and of the artifacts they become."""
 
 import re
 
-METRICS, RUN = "metrics.jsonl", "run.json"  # the journal, in the folder alone
+METRICS, RUN = "metrics.jsonl", "run.json"  # the journal, which is not an artifact
 
 CONFIG, PROVENANCE, THEORY, TRACEBACK = "config.yaml", "provenance.json", "theory.json", "traceback.txt"
 REPLICAS, TENSORS = "replicas.csv", "tensors.safetensors"  # of a run, and of a sweep
@@ -14,5 +14,5 @@ LAST_CHECKPOINT = f"{CHECKPOINTS}/last.ckpt"
 
 
 def registry_name(name: str) -> str:
-    """A name without the characters that MLflow does not allow in names of models."""
+    """Replaces the characters that MLflow does not allow in the names of models."""
     return re.sub(r"[/:.%\"']", "-", name)

@@ -1,8 +1,8 @@
-"""The journal of a run: what is on disk, in its folder, before it is sent to the tracking store.
+"""The journal of a run: its record on disk, in its folder, before it is sent to the tracking store.
 
-metrics.jsonl    one line per step: {"step", "time" (ms since 1970), "values": {metric: [value of each replica]}}
-run.json         {"run_id", "tags", "status", "reason", "ended" (ms since 1970), "store": its URI, if that has no
-                 password, "register": the registered model of which its model becomes a version, "synced": whether
+metrics.jsonl    one line per step: {"step", "time" (ms since 1970), "values": {metric: [one value per replica]}}
+run.json         {"run_id", "tags", "status", "reason", "ended" (ms since 1970), "store": its URI, unless it has a
+                 password, "register": the registered model that its model becomes a version of, "synced": whether
                  the store has all of it}
 """
 
@@ -26,7 +26,7 @@ class BusyError(ValueError):
 
 
 class Entry(NamedTuple):
-    """What was measured at one step. time: ms since 1970.  values: {metric: value of each replica (R,)}."""
+    """The measurements of one step. time: ms since 1970.  values: {metric: one value per replica (R,)}."""
 
     step: int
     time: int
@@ -34,15 +34,15 @@ class Entry(NamedTuple):
 
 
 class Journal:
-    """The journal in `folder`. A run that was interrupted continues the one that is there.
+    """The journal in `folder`. If there is one already, an interrupted run continues it.
 
-    Raises ValueError if what is there is not a journal.
+    Raises ValueError if it can't be read.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.entries: list[Entry] = []
-        self.history: dict[int, dict[str, np.ndarray]] = {}  # {step: {metric: value of each replica (R,)}}
+        self.history: dict[int, dict[str, np.ndarray]] = {}  # {step: {metric: one value per replica (R,)}}
         self.state: dict[str, Any] = {
             "run_id": None,
             "tags": {},
@@ -63,9 +63,10 @@ class Journal:
             raise ValueError(f"{folder}: {RUN} or {METRICS} was changed, and can't be read ({error})") from error
 
     def append(self, values: Mapping[int, Mapping[str, np.ndarray]]) -> None:
-        """Adds {step: {metric: value of each replica (R,)}}, except for what is there already.
+        """Adds {step: {metric: one value per replica (R,)}}, except for what is there already.
 
-        Raises ValueError if it is there with another value: the run is not what it was when it was interrupted.
+        Raises ValueError if a value is there already and differs: the run does not continue as it began. OSError if the
+        disk is full.
         """
         now = int(1000 * time.time())
         entries = []
@@ -92,12 +93,15 @@ class Journal:
             self._add(entry)
 
     def update(self, **state: Any) -> None:
-        """Sets entries of run.json."""
+        """Sets entries of run.json and writes it."""
         self.state |= state
         atomic_files.write(self.folder / RUN, json.dumps(self.state, indent=1).encode())
 
     def replicas(self) -> pd.DataFrame:
-        """Every value of every replica: one row per (step, replica), one column per metric, empty if not measured."""
+        """Returns the table of every value of every replica: one row per (step, replica), one column per metric.
+
+        Values that were not measured are NaN.
+        """
         tables = [
             pd.DataFrame({"step": step, "replica": range(len(next(iter(named.values())))), **named})
             for step, named in sorted(self.history.items())
@@ -105,7 +109,7 @@ class Journal:
         return pd.concat(tables, ignore_index=True)
 
     def last(self, metric: str) -> float:
-        """The mean over replicas of a metric's last measurement. Raises KeyError if there is none."""
+        """Returns the mean over replicas of the last measurement of a metric. Raises KeyError if there is none."""
         measured = [step for step, named in self.history.items() if metric in named]
         if not measured:
             raise KeyError(metric)
@@ -118,7 +122,7 @@ class Journal:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """While it lasts, no other process can work on the run in `folder`. Raises BusyError if one does already."""
+    """Within the context, no other process can work on the run in `folder`. Raises BusyError if one already does."""
     lock = FileLock(folder / "run.lock")
     try:
         lock.acquire(blocking=False)
@@ -131,7 +135,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def recorded_run_id(folder: Path) -> str | None:
-    """The id of the run in the folder, if there is one."""
+    """Returns the id of the run in the folder, if there is one."""
     return Journal(folder).state["run_id"] if (folder / RUN).is_file() else None
 
 

@@ -1,4 +1,4 @@
-"""A run's networks as an MLflow model: pixels in, digits out. Weights are safetensors, settings are JSON: no pickle."""
+"""A run's networks as an MLflow model from pixels to digits. Weights are safetensors, settings are JSON: no pickle."""
 
 import json
 import logging
@@ -28,9 +28,9 @@ from initlab.tracking.artifacts import registry_name
 logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
 
 PACKAGE = Path(initlab.__file__).parent
-MODULES = activations, losses, mlp, pyfunc  # the code a model carries: with a server, each file is a request
+MODULES = activations, losses, mlp, pyfunc  # the code logged with a model: each file is a request to the server
 REQUIREMENTS = "mlflow", "numpy", "safetensors", "torch"
-REACHED = "test/accuracy", "val/accuracy", "val/loss"  # metrics that are shown with a model
+REACHED = "test/accuracy", "val/accuracy", "val/loss"  # metrics shown with a model
 
 
 def save(
@@ -43,11 +43,11 @@ def save(
     pixels: Tensor,
     example: Tensor,
 ) -> bool:
-    """Writes the model to `folder`, complete or not at all. Returns whether it did.
+    """Writes the model to `folder`, completely or not at all. Returns whether it was written.
 
-    It does not if the activation or the loss is not one of `initlab.nn`, or a constant is a tensor.
-    weights (R, D, E), biases (R, D, 1), first layer first.  pixels: what pixels of value 0..255 are normalised to
-    (256,).  example: normalised images (N, inputs), which become the model's input example as pixels.
+    It is not written if the activation or the loss is not one of `initlab.nn`, or if a constant is a tensor.
+    weights (R, D, E), biases (R, D, 1): first layer first.  pixels: what pixels 0..255 are normalised to (256,).
+    example: normalised images (N, inputs), which become the model's input example as pixels.
     """
     name = type(loss).__name__
     constants = {key: getattr(activation, key) for key in ("leak", "shift", "scale")}
@@ -95,9 +95,9 @@ def _copy_code(folder: Path) -> None:
 
 
 def publish(client: MlflowClient, run_id: str, folder: Path, register: str | None) -> None:
-    """Logs a run's model: its files, that it is the run's output, and what it reached. Doing it twice is harmless.
+    """Logs a run's model: its files, its link to the run, and the metrics it reached. May be called twice.
 
-    register: the registered model of which it becomes a version.  Raises MlflowException.
+    register: the registered model that it becomes a version of, if any.  Raises MlflowException.
     """
     run = client.get_run(run_id)
     logged = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}'")
@@ -114,8 +114,8 @@ def publish(client: MlflowClient, run_id: str, folder: Path, register: str | Non
     ]
     client.log_batch(run_id, metrics=points)
     if register is not None and not client.search_model_versions(f"run_id = '{run_id}'"):
-        with suppress(MlflowException):  # it exists
+        with suppress(MlflowException):  # it exists already
             client.create_registered_model(register, description="Networks of one init scheme.")
-        # A server does not say where its models are; a database is not asked, as that would go by a global setting.
+        # A server hides where its models are. For a database, a models:/ URI would be resolved by a global setting.
         source = f"models:/{model.model_id}" if client.tracking_uri.startswith("http") else model.artifact_location
         client.create_model_version(register, source, run_id, model_id=model.model_id, await_creation_for=0)

@@ -1,4 +1,4 @@
-"""The parent run of a sweep, and the results of its jobs put together."""
+"""The parent run of a sweep, and the combined results of its jobs."""
 
 import json
 from collections import Counter
@@ -24,7 +24,7 @@ NOTE = 8000  # characters that MLflow allows in a tag
 
 
 class EndedJob(NamedTuple):
-    """A job of a sweep that has ended. reason: if it did not finish.  time: ms since 1970."""
+    """A job of a sweep that has ended. reason: why, if it did not finish.  time: when, ms since 1970."""
 
     run_id: str
     name: str
@@ -36,7 +36,7 @@ class EndedJob(NamedTuple):
 
 
 class ParentRun:
-    """The parent run of a sweep's jobs, which find it by the sweep's folder, in whichever process they run."""
+    """The parent run of a sweep. Jobs find it by the sweep's folder, in whichever process they run."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class ParentRun:
         resume: bool = False,
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        """Creates the run, or reopens the unfinished one of this folder if it is to be resumed.
+        """Creates the run or, with `resume`, reopens the unfinished run of this folder.
 
         Raises store.TrackingError.
         """
@@ -66,13 +66,13 @@ class ParentRun:
         self.client.set_experiment_tag(self.experiment_id, *ui.view_of_jobs(self.run_id))
 
     def collect_results(self) -> Results | None:
-        """The results of all finished jobs, if there are any. Raises store.TrackingError."""
+        """Returns the results of all finished jobs, if there are any. Raises store.TrackingError."""
         with store.tracking_errors("the tracking store"):
             self.jobs = store.finished_jobs(self.client, self.experiment_id, self.run_id)
             return _combined(self.client, self.jobs)
 
     def set_description(self, lead: str, table: str, digest: str, best: str | None = None) -> None:
-        """Sets the Markdown description that MLflow shows with the run, and the digest by which `find_parent` finds it.
+        """Sets the Markdown description that MLflow shows, and the digest by which `find_parent` finds the run.
 
         best: the name of a search's best run, which becomes a tag.  Raises store.TrackingError.
         """
@@ -87,11 +87,11 @@ class ParentRun:
             self.client.set_tag(self.run_id, MLFLOW_RUN_NOTE, text[:NOTE].rpartition("\n")[0])
 
     def job_seconds(self) -> dict[str, float]:
-        """{run: seconds it took}, of the jobs whose results were collected."""
+        """Returns {run: seconds it took}, for the jobs whose results were collected."""
         return {job.info.run_name: (job.info.end_time - job.info.start_time) / 1000 for job in self.jobs}
 
     def ended_jobs(self, since: int) -> list[EndedJob]:
-        """Jobs that have ended since a time (ms since 1970), in that order. Raises store.TrackingError."""
+        """Returns the jobs that have ended since a time (ms since 1970), ordered by end. Raises store.TrackingError."""
         query = f"tags.`mlflow.parentRunId` = '{self.run_id}' and attributes.end_time > {since}"
         with store.tracking_errors("the tracking store"):
             found = self.client.search_runs([self.experiment_id], query, 1, 50000, ["attributes.end_time ASC"])
@@ -110,7 +110,7 @@ class ParentRun:
         ]
 
     def viewing_instructions(self) -> str:
-        """How to look at it in a browser: a command, if one is needed, and its address and that of its jobs."""
+        """Returns how to view the sweep in a browser: a command, if needed, and the addresses of it and of its jobs."""
         uri = self.client.tracking_uri
         served = uri.startswith("http")
         here = uri == f"sqlite:///{Path.cwd()}/mlflow.db"
@@ -125,12 +125,12 @@ class ParentRun:
         )
 
     def log_files(self, folder: Path, names: Sequence[str]) -> None:
-        """Logs these files of a folder as artifacts. Raises store.TrackingError."""
+        """Logs files of a folder as artifacts. Raises store.TrackingError."""
         with store.tracking_errors("the tracking store"):
             _log_files(self.client, self.run_id, folder, names)
 
     def end(self, status: str, reason: str = "a job failed") -> None:
-        """Ends the run, with this reason if it did not finish, and marks jobs KILLED that did not record their end.
+        """Ends the run, with `reason` if it did not finish, and marks jobs KILLED that did not record their end.
 
         Raises store.TrackingError.
         """
@@ -146,9 +146,9 @@ class ParentRun:
 
 
 def find_resumable_sweep(uri: str, experiment: str, overrides: Sequence[str], run_id: str | None) -> Path | None:
-    """The folder of a sweep that can be resumed: of `run_id`, or else of the newest sweep with these overrides that did
-    not finish, if there is one.
+    """Returns the folder of the sweep to resume: of `run_id` or, if that is None, of the newest that did not finish.
 
+    It must have the same overrides. Returns None if there is no such sweep.
     Raises store.TrackingError, and ValueError if `run_id` can't be resumed.
     """
     client, experiment_id = store.connect(uri, experiment)
@@ -166,7 +166,7 @@ def find_resumable_sweep(uri: str, experiment: str, overrides: Sequence[str], ru
 
 
 def load_results(uri: str, run_id: str) -> Results:
-    """The results of a recorded sweep, by the id of its parent run. Raises store.TrackingError if it has none."""
+    """Returns the results of the recorded sweep with this parent run. Raises store.TrackingError if it has none."""
     client = store.connect_existing(uri)
     run = store.get_run(client, run_id)
     found = _combined(client, store.finished_jobs(client, run.info.experiment_id, run_id))
@@ -178,13 +178,13 @@ def load_results(uri: str, run_id: str) -> Results:
 
 
 def log_files(uri: str, folder: Path, names: Sequence[str], *, run_id: str) -> None:
-    """Logs these files of a folder as artifacts of a run. Raises store.TrackingError."""
+    """Logs files of a folder as artifacts of a run. Raises store.TrackingError."""
     with store.tracking_errors(store.location(uri)):
         _log_files(store.connect_existing(uri), run_id, folder, names)
 
 
 def find_parent(uri: str, digest: str) -> str | None:
-    """The id of the newest sweep whose results have this digest, if there is one. Raises store.TrackingError."""
+    """Returns the id of the newest sweep whose results have this digest, if any. Raises store.TrackingError."""
     client = store.connect_existing(uri)
     with store.tracking_errors(store.location(uri)):
         experiments = [experiment.experiment_id for experiment in client.search_experiments()]
@@ -199,13 +199,13 @@ def _log_files(client: MlflowClient, run_id: str, folder: Path, names: Sequence[
 
 
 def _unique_name(job: Run) -> str:
-    """The name of a run among others with the same name."""
+    """Returns a name that tells a job from others of the same name."""
     return f"{job.info.run_name} ({job.info.run_id[:8]})"
 
 
 def _combined(client: MlflowClient, jobs: Sequence[Run]) -> Results | None:
-    """The results of these jobs: their tables one below the other, with name and overrides as columns."""
-    # A job that was run twice counts once. Jobs with the same name may have different configurations.
+    """Combines the results of jobs: their tables one below the other, with name and overrides as columns."""
+    # The newest run of a job counts. Jobs with the same name may have different configurations.
     newest = {(job.info.run_name, job.data.tags["config.sha256"]): job for job in jobs}
     twice = Counter(name for name, _ in newest)
     tables, runs, tensors = [], {}, {}
@@ -214,7 +214,7 @@ def _combined(client: MlflowClient, jobs: Sequence[Run]) -> Results | None:
         overrides = json.loads(job.data.tags["overrides"])
         swept = dict(item.lstrip("+~").partition("=")[::2] for item in overrides)
         with TemporaryDirectory() as folder:
-            # By its address: given the run's id, MLflow would fetch the run and its models before each of the files.
+            # By artifact URI: given a run id, MLflow would fetch the run and its models before each file.
             table, tensor, config, theory = (
                 download_artifacts(f"{job.info.artifact_uri}/{file}", dst_path=folder, tracking_uri=client.tracking_uri)
                 for file in (artifacts.REPLICAS, artifacts.TENSORS, artifacts.CONFIG, artifacts.THEORY)

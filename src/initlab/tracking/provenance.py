@@ -21,11 +21,11 @@ Provenance = dict[str, dict[str, str]]
 
 
 def current(facts: Mapping[str, Any], device: torch.device, devices: int = 1) -> Provenance:
-    """The provenance of a run on this device, or on several like it, of the data with these facts.
+    """Returns the provenance of a run on `devices` devices like this one, on the data with these facts.
 
     facts: from `normalized.read_facts`.
-    Returns code: SHA-256 of every file of this package that is loaded.  data: SHA-256 of every split.  packages:
-    versions of what the package depends on.  machine: what decides the order of floating-point sums.
+    Returns code: SHA-256 of every loaded file of this package.  data: SHA-256 of every split.  packages: versions of
+    the package's dependencies.  machine: what decides the order of floating-point sums.
     """
     return {
         "code": code(),
@@ -36,7 +36,7 @@ def current(facts: Mapping[str, Any], device: torch.device, devices: int = 1) ->
 
 
 def validated(found: object) -> Provenance:
-    """A provenance that was read from a file. Raises ValueError if a part is missing, or is not {name: text}."""
+    """Returns a provenance that was read from a file. Raises ValueError if a part is missing or is not {name: text}."""
     if not isinstance(found, dict) or not all(isinstance(found.get(part), dict) and found[part] for part in PARTS):
         raise ValueError(f"{PROVENANCE} lacks one of {', '.join(PARTS)}")
     if not all(isinstance(value, str) for part in PARTS for value in found[part].values()):
@@ -45,7 +45,7 @@ def validated(found: object) -> Provenance:
 
 
 def code(names: Iterable[str] | None = None) -> dict[str, str]:
-    """{file: SHA-256} of these files of the package, as far as they exist; by default of all that are loaded.
+    """Returns {file: SHA-256} of those of these files that exist in the package; by default of all that are loaded.
 
     A file is named by its path within the package, with slashes: nn/mlp.py.
     """
@@ -56,7 +56,7 @@ def code(names: Iterable[str] | None = None) -> dict[str, str]:
 
 
 def _loaded_files() -> Iterator[Path]:
-    """The source files of this package's modules that this process has imported."""
+    """Yields the source files of this package's modules that this process has imported."""
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None)
         if file is not None and Path(file).resolve().is_relative_to(PACKAGE):
@@ -64,14 +64,14 @@ def _loaded_files() -> Iterator[Path]:
 
 
 def packages() -> dict[str, str]:
-    """{package: version} of what this project needs to run, and Python."""
+    """Returns {package: version} of Python and of this project's dependencies."""
     needed = [entry for entry in requires("initlab") or [] if "extra ==" not in entry]
     names = sorted(found[0] for found in (re.match(r"[\w.-]+", entry) for entry in needed) if found)
     return {"python": platform.python_version()} | {name: version(name) for name in names}
 
 
 def machine(device: torch.device) -> dict[str, str]:
-    """The kind of processor the sums are made on, but not how many: each worker uses one thread."""
+    """Describes the processor that computes the sums, without its number of cores: each worker uses one thread."""
     cpu = {
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu(),
@@ -83,7 +83,7 @@ def machine(device: torch.device) -> dict[str, str]:
 def differences(
     recorded: Mapping[str, Mapping[str, str]], now: Mapping[str, Mapping[str, str]]
 ) -> dict[str, list[str]]:
-    """{part: one line for each difference}, for the parts that differ. Only what was recorded is compared."""
+    """Returns {part: one line per difference} for the parts that differ. Only what was recorded is compared."""
     found = {}
     for part in recorded:
         lines = [
@@ -97,7 +97,7 @@ def differences(
 
 
 def tags() -> dict[str, str]:
-    """Tags with the commit, whether anything has changed since, and the hash of dvc.lock, as far as they are known."""
+    """Returns tags with the commit, whether anything has changed since, and the hash of dvc.lock, as far as known."""
     found = {}
     commit = git("rev-parse", "HEAD")
     if commit is not None:
@@ -109,7 +109,7 @@ def tags() -> dict[str, str]:
 
 
 def git(*arguments: str) -> str | None:
-    """What git prints; None if it is not installed, or this is not a repository."""
+    """Returns what git prints, or None if git is not installed or this is not a repository."""
     try:
         return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
@@ -117,12 +117,12 @@ def git(*arguments: str) -> str | None:
 
 
 def _cpu() -> str:
-    """The processor's name, which Python knows on some systems only."""
+    """Returns the processor's name, which Python knows only on some systems."""
     info = Path("/proc/cpuinfo")
     found = re.search(r"^model name\s*: (.+)$", info.read_text(), re.MULTILINE) if info.exists() else None
     return found[1] if found else platform.processor() or "unknown"
 
 
 def _short(value: str) -> str:
-    """A digest is shown by its first eight digits."""
+    """Shortens a digest to its first eight digits."""
     return value[:8] if re.match(r"[0-9a-f]{64}$", value) else value

@@ -1,4 +1,4 @@
-"""A run's networks as MLflow loads them. A logged model carries this file and the ones it imports, and nothing else."""
+"""A run's networks as MLflow loads them. A logged model contains only this file and the files that it imports."""
 
 import json
 from pathlib import Path
@@ -15,13 +15,13 @@ from initlab.nn.losses import CrossEntropy, Loss, MeanSquaredError
 
 LOSSES = {loss.__name__: loss for loss in (CrossEntropy, MeanSquaredError)}
 WEIGHTS, SETTINGS = "networks.safetensors", "networks.json"
-CHUNK = 500  # images at once, which bounds memory
+CHUNK = 500  # images at a time, to bound memory
 
 
 class Networks:
-    """All replicas of a run. weights (R, D, E), biases (R, D, 1), first layer first.
+    """All replicas of a run. weights (R, D, E), biases (R, D, 1): first layer first.
 
-    pixels: what the networks see of a pixel of value 0..255 (256,).
+    pixels: what pixels 0..255 are normalised to (256,).
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Networks:
         self.activation, self.loss = activation, loss
 
     def predict(self, model_input: np.ndarray, params: dict[str, Any] | None = None) -> np.ndarray:
-        """The digit that each replica predicts for each image: pixels (N, inputs) uint8 -> (N, R) int64."""
+        """Predicts the digit of each image, by each replica: pixels (N, inputs) uint8 -> (N, R) int64."""
         predictions = []
         for images in torch.from_numpy(model_input).split(CHUNK):
             x = self.pixels[images.int()].mT
@@ -41,7 +41,7 @@ class Networks:
 
 
 def _load_pyfunc(path: str) -> Networks:
-    """What `mlflow.pyfunc.load_model` calls. path: the folder that `model.save` filled."""
+    """Called by `mlflow.pyfunc.load_model`. path: the data folder that `model.save` wrote."""
     folder = Path(path)
     tensors = load_file(folder / WEIGHTS)
     settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))

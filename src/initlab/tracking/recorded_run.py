@@ -1,4 +1,4 @@
-"""A run read back from the store, to be run again."""
+"""Reads a run back from the store, so that it can be run again."""
 
 import json
 from pathlib import Path
@@ -13,9 +13,9 @@ from initlab.tracking.provenance import Provenance
 
 
 class RecordedRun(NamedTuple):
-    """A run as the store has it.
+    """A run as it is in the store.
 
-    config: YAML.  histories: {metric: [(step, value)]}, in the order of steps.  replicas: CSV.
+    config: YAML.  histories: {metric: [(step, value)]}, in order of steps.  replicas: CSV.
     """
 
     run_id: str
@@ -31,7 +31,7 @@ class RecordedRun(NamedTuple):
 
 
 def read_run(uri: str, run_id: str) -> RecordedRun:
-    """Reads a run. Raises store.TrackingError if it does not exist, or lacks what a replay needs."""
+    """Reads a run. Raises store.TrackingError if it does not exist or lacks what a replay needs."""
     client = store.connect_existing(uri)
     run = store.get_run(client, run_id)
 
@@ -62,7 +62,7 @@ def read_run(uri: str, run_id: str) -> RecordedRun:
 
 
 def finished_jobs(uri: str, parent_id: str) -> list[str]:
-    """The ids of a sweep's finished jobs, in order. Raises store.TrackingError if it has none."""
+    """Returns the ids of a sweep's finished jobs, in order. Raises store.TrackingError if it has none."""
     client = store.connect_existing(uri)
     parent = store.get_run(client, parent_id)
     jobs = store.finished_jobs(client, parent.info.experiment_id, parent_id)
@@ -74,5 +74,5 @@ def finished_jobs(uri: str, parent_id: str) -> list[str]:
 
 
 def set_tags(uri: str, run_id: str, **tags: str) -> None:
-    """Sets tags of a run that has ended."""
+    """Sets tags of a run that has ended. Raises store.TrackingError if the store does not answer."""
     store.connect_existing(uri).log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])

@@ -1,8 +1,8 @@
-"""The results of a sweep, in a folder: everything that a report is made from.
+"""The results of a sweep in a folder: everything that a report is made from.
 
 replicas.csv           every value of every replica: one row per (run, step, replica), swept keys before `step`
-runs.json              {run: {"overrides", "config", "theory": what it expected of the run's layers}}
-tensors.safetensors    {"RUN layer1/histogram": ...}: what the pictures of a run are made of
+runs.json              {run: {"overrides", "config", "theory": expected statistics of its layers}}
+tensors.safetensors    {"RUN layer1/histogram": ...}: what the figures of a run are drawn from
 """
 
 import hashlib
@@ -18,7 +18,10 @@ from initlab.tracking.artifacts import REPLICAS, RUNS, TENSORS
 
 
 class Results(NamedTuple):
-    """replicas: the table.  runs: {run: {"overrides", "config", "theory": {}}}.  tensors: {run: {name: tensor}}."""
+    """The results of a sweep.
+
+    replicas: the table.  runs: {run: {"overrides", "config", "theory": {}}}.  tensors: {run: {name: tensor}}.
+    """
 
     replicas: pd.DataFrame
     runs: dict[str, dict[str, Any]]
@@ -26,11 +29,11 @@ class Results(NamedTuple):
 
 
 def save(results: Results, folder: Path) -> None:
-    """Writes the three files, the table last, as a sign that all are there."""
+    """Writes the three files. The table is last: if it is there, all are."""
     folder.mkdir(parents=True, exist_ok=True)
     flat = {f"{run} {name}": tensor for run, named in results.tensors.items() for name, tensor in named.items()}
     save_file(flat, folder / TENSORS)
-    (folder / TENSORS).chmod(0o644)  # safetensors makes files that are their owner's alone
+    (folder / TENSORS).chmod(0o644)  # safetensors makes files readable by their owner only
     (folder / RUNS).write_text(json.dumps(results.runs, indent=1) + "\n")
     results.replicas.to_csv(folder / REPLICAS, index=False)
 
@@ -49,5 +52,5 @@ def load(folder: Path) -> Results:
 
 
 def digest(folder: Path) -> str:
-    """SHA-256 of the table of replicas, by which a sweep's parent run is found."""
+    """Returns the SHA-256 of the table of replicas, by which a sweep's parent run is found."""
     return hashlib.sha256((folder / REPLICAS).read_bytes()).hexdigest()

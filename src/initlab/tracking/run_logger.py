@@ -1,4 +1,4 @@
-"""The record of a run: metrics, params, artifacts and provenance, in its folder first, then in the tracking store."""
+"""Records a run: metrics, params, artifacts and provenance, in its folder first, then in the tracking store."""
 
 import hashlib
 import json
@@ -33,25 +33,26 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # it ma
 log = logging.getLogger(__name__)
 
 BATCH = 1000  # MLflow's limit on the metrics of one log_batch; 100 on its params
-INTERVAL = 2  # seconds between two writes to the store while a run goes on: larger batches cost half as much per point
-PATIENCE = 10  # seconds that a run which has ended waits for a store that is away
-AWAY = (MlflowException, SQLAlchemyError, OSError)  # what a store that is away, full or locked may raise
+INTERVAL = 2  # seconds between two writes to the store during a run: larger batches cost half as much per point
+PATIENCE = 10  # seconds that a run waits, at its end, for a store that does not answer
+AWAY = (MlflowException, SQLAlchemyError, OSError)  # raised by a store that does not answer, is full or is locked
 
 
 class RunLogger:
-    """Logs one run of the store. Metrics are means over replicas; `<name>.ci95` is the half-width of their interval.
+    """Logs one run. Metrics are means over replicas; `<name>.ci95` is the half-width of their interval.
 
-    Everything is written to `folder` first: the store is a copy of it, and may be away while the run goes on.
+    Everything is written to `folder` first. The store is a copy of it, and need not answer while the run goes on.
     """
 
     def __init__(self, client: MlflowClient, location: str, folder: Path) -> None:
         self.client, self.location, self.folder = client, location, folder
         self.journal = Journal(folder)
         self._sent = 0  # entries of the journal that the store has
-        self._wait, self._until = 0.0, 0.0  # seconds; a store that is away is tried less and less often
+        self._wait, self._until = 0.0, 0.0  # seconds; if the store does not answer, it is tried less and less often
 
     @property
     def run_id(self) -> str:
+        """The run's id in the store."""
         return self.journal.state["run_id"]
 
     @property
@@ -60,9 +61,9 @@ class RunLogger:
         return self.journal.state["status"] == "FINISHED"
 
     def log_provenance(self, found: Provenance, dataset: Mapping[str, Any]) -> None:
-        """Logs where the run comes from, and its data set {"name", "source", "facts"} as MLflow's input.
+        """Logs the run's provenance, and its data set {"name", "source", "facts"} as an MLflow input.
 
-        Raises ValueError if the run was interrupted, and its data were others before.
+        Raises ValueError if the run was interrupted and began with other data; store.TrackingError.
         """
         if (self.folder / artifacts.PROVENANCE).exists():
             _check_unchanged(self.folder, {"data": found["data"]})
@@ -71,13 +72,16 @@ class RunLogger:
         with store.tracking_errors(self.location):
             try:
                 self.client.log_inputs(self.run_id, datasets=[_dataset_input(dataset)])
-            except MlflowException:  # another run has just logged the same data: the second time, it is there
+            except MlflowException:  # another run has just created the same data set: the second time it is there
                 self.client.log_inputs(self.run_id, datasets=[_dataset_input(dataset)])
             tags = RunTag("data.md5", dataset["facts"]["raw"]), RunTag("device", found["machine"]["device"])
             self.client.log_batch(self.run_id, tags=tags)
 
     def log_metrics(self, values: Mapping[int, Mapping[str, np.ndarray]]) -> None:
-        """Logs {step: {metric: value of each replica (R,)}}: to disk at once, to the store within seconds."""
+        """Logs {step: {metric: one value per replica (R,)}}: to disk at once, to the store within seconds.
+
+        Raises ValueError if a value differs from the one logged before the run was interrupted.
+        """
         self.journal.append(values)
         if time.monotonic() < self._until:
             return
@@ -96,34 +100,34 @@ class RunLogger:
             self._until = time.monotonic() + INTERVAL
 
     def set_tags(self, **tags: str) -> None:
-        """Sets tags, which the store gets when the run ends."""
+        """Sets tags. The store gets them when the run ends."""
         self.journal.update(tags=self.journal.state["tags"] | tags)
 
     def log_text(self, name: str, text: str) -> None:
-        """Writes a text as an artifact, which the store gets when the run ends."""
+        """Writes a text as an artifact. The store gets it when the run ends."""
         atomic_files.write(self.folder / name, text.encode())
 
     def log_json(self, name: str, content: object) -> None:
-        """Writes what JSON can hold as an artifact."""
+        """Writes an object as a JSON artifact."""
         self.log_text(name, json.dumps(content, indent=1) + "\n")
 
     def log_results(self, theory: Mapping[str, float], tensors: Mapping[str, Tensor]) -> None:
-        """Writes what theory expected of the run, every value of every replica, and the tensors of its pictures."""
+        """Writes the expected statistics, every value of every replica, and the tensors of the figures."""
         self.log_json(artifacts.THEORY, dict(theory))
         self.log_text(artifacts.REPLICAS, self.journal.replicas().to_csv(index=False))
         atomic_files.write(self.folder / artifacts.TENSORS, save(dict(tensors)))
 
     def end(self, status: str, reason: str | None = None) -> None:
-        """Ends the run. Waits a while for a store that is away; raises store.TrackingError if it stays so."""
+        """Ends the run. Waits a while for a store that does not answer, then raises store.TrackingError."""
         try:
             self.journal.update(status=status, reason=reason, ended=int(1000 * time.time()), synced=False)
-        finally:  # a full disk is no reason to leave the store without the run's end
+        finally:  # even on a full disk, the store gets the run's end
             self.sync(patience=PATIENCE)
 
     def sync(self, *, patience: float = 0) -> None:
-        """Sends the store what the folder has and the store may lack: metrics, artifacts, tags, the run's end.
+        """Sends the store what it may lack of the folder: metrics, artifacts, tags, the run's end. May be called twice.
 
-        Sending it again is harmless. patience: seconds to go on trying.  Raises store.TrackingError.
+        patience: seconds to keep trying.  Raises store.TrackingError.
         """
         until = time.monotonic() + patience
         while True:
@@ -147,7 +151,7 @@ class RunLogger:
         self._wait = self._until = 0.0
 
     def _send_metrics(self) -> None:
-        """In as few writes as MLflow allows, with the journal's times, so that a point sent twice is one point."""
+        """Sends metrics in few writes. Their times are the journal's, so that a point sent twice stays one point."""
         entries = self.journal.entries
         points = [point for entry in entries[self._sent :] for point in _points(entry)]
         for start in range(0, len(points), BATCH):
@@ -165,10 +169,10 @@ class RunLogger:
         tags = state["tags"] | ({"end.reason": state["reason"][:500]} if state["reason"] else {})
         self.client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
         if state["reason"] is None and "end.reason" in self.client.get_run(self.run_id).data.tags:
-            self.client.delete_tag(self.run_id, "end.reason")  # another process took it for dead meanwhile
+            self.client.delete_tag(self.run_id, "end.reason")  # another process had marked the run as killed
         if state["status"] is not None:
             self.client.set_terminated(self.run_id, state["status"], state["ended"])
-        if state["status"] == "FINISHED" and networks.is_dir():  # last: a store may not take models
+        if state["status"] == "FINISHED" and networks.is_dir():  # last, since a store may not accept models
             model.publish(self.client, self.run_id, networks, state["register"])
 
 
@@ -186,12 +190,12 @@ def start_run(
     register: str | None = None,
     tags: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[RunLogger]:
-    """Logs a run while it lasts: FINISHED if the body returns, FAILED if it raises, KILLED if a signal ends it.
+    """Records a run within the context: FINISHED if the body returns, FAILED if it raises, KILLED if a signal ends it.
 
-    config: the run's configuration, which is logged as params and as config.yaml.  sweep: the folder of the sweep it is
-    a job of.  resume: continue the run in `folder`, if there is one.  register: the registered model of which its
-    networks become a version.
-    Raises store.TrackingError, and ValueError if the folder holds another run, or what it holds can't be continued.
+    config: the run's configuration, logged as params and as config.yaml.  sweep: folder of the sweep that it is a job
+    of.  resume: continue the run in `folder`, if there is one.  register: the registered model that its networks become
+    a version of.
+    Raises store.TrackingError, and ValueError if the folder holds another run or one that can't be continued.
     """
     if not resume and sweep is None:
         check_unused(folder)
@@ -222,7 +226,7 @@ def start_run(
                 logger.sync()
             yield logger
             return
-        with _ended_by_outcome(logger, resumable="replay.of" not in tags):  # a replay is not continued
+        with _ended_by_outcome(logger, resumable="replay.of" not in tags):  # a replay can't be resumed
             with store.tracking_errors(logger.location):
                 if earlier is not None:
                     store.reopen_run(client, earlier)
@@ -238,10 +242,10 @@ def start_run(
 def _find_run(
     logger: RunLogger, experiment_id: str, parent_id: str | None, *, resume: bool, config_sha256: str
 ) -> str | None:
-    """The id of the run that continues in the logger's folder; None if a new one starts there.
+    """Returns the id of the run that continues in the logger's folder; None if a new one starts there.
 
-    A run continues if it is to be resumed, or if a launcher has started the job of a sweep again after its process was
-    lost. Raises ValueError if the folder holds another run.
+    A run continues if it is resumed, or if a launcher has restarted a job of a sweep whose process was lost.
+    Raises ValueError if the folder holds another run.
     """
     client, folder = logger.client, logger.folder
     run_id = logger.journal.state["run_id"]
@@ -270,7 +274,7 @@ def _ended_by_outcome(logger: RunLogger, *, resumable: bool) -> Iterator[None]:
                 logger.log_text(artifacts.TRACEBACK, store.redact(traceback.format_exc()))
             status, reason = store.end_status(store.redact(f"{type(error).__name__}: {error}"))
             try:
-                # A job that exits without a signal of ours is to start again: submitit, when Slurm takes the machine.
+                # A job that exits without a signal is to start again: submitit exits like this when Slurm preempts it.
                 logger.end("KILLED" if isinstance(error, SystemExit) else status, reason)
             except OSError as lost:
                 log.error(lost)
@@ -280,9 +284,9 @@ def _ended_by_outcome(logger: RunLogger, *, resumable: bool) -> Iterator[None]:
 
 
 def find_resumable_run(uri: str, experiment: str, config: Mapping[str, Any], run_id: str | None) -> Path | None:
-    """The folder of a run that can be resumed: of `run_id`, or else of the newest run of this configuration that was
-    interrupted or failed, if there is one.
+    """Returns the folder of the run to resume: of `run_id` or, if that is None, of the newest that did not finish.
 
+    It must have the same configuration. Returns None if there is no such run.
     Raises store.TrackingError, and ValueError if `run_id` can't be resumed.
     """
     client, experiment_id = store.connect(uri, experiment)
@@ -305,7 +309,7 @@ def find_resumable_run(uri: str, experiment: str, config: Mapping[str, Any], run
 
 
 def owner_tags() -> dict[str, str]:
-    """Tags that say who started a run, from which process, code and results."""
+    """Returns tags that name who started a run, its process, code and results."""
     return provenance.tags() | {
         "owner": processes.owner(),
         "mlflow.user": store.user() or processes.user(),
@@ -315,7 +319,7 @@ def owner_tags() -> dict[str, str]:
 
 
 def flatten(config: object, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """{"init": {"scale": 1}} -> ("init.scale", "1"); items of a list by their number."""
+    """Yields ("init.scale", "1") for {"init": {"scale": 1}}. Items of a list are named by their number."""
     if isinstance(config, dict | list) and config:
         for key, value in config.items() if isinstance(config, dict) else enumerate(config):
             yield from flatten(value, f"{prefix}{key}.")
@@ -324,12 +328,12 @@ def flatten(config: object, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 
 def sha256(text: str) -> str:
-    """The SHA-256 of a text."""
+    """Returns the SHA-256 of a text."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _check_unchanged(folder: Path, now: Provenance) -> None:
-    """Raises ValueError if one of these parts of its provenance was different when the run in the folder began."""
+    """Raises ValueError if one of these parts of the provenance was different when the run in the folder began."""
     recorded = provenance.validated(json.loads((folder / artifacts.PROVENANCE).read_text(encoding="utf-8")))
     changed = provenance.differences({part: recorded[part] for part in now}, now)
     if changed:
@@ -349,7 +353,7 @@ def _points(entry: Entry) -> Iterator[Metric]:
 
 
 def _dataset_input(data: Mapping[str, Any]) -> DatasetInput:
-    """The data set as MLflow's UI shows it: name, digest, number of images of each split."""
+    """Returns the data set as MLflow's UI shows it: name, digest, number of images of each split."""
     profile = {name: fact["images"] for name, fact in data["facts"]["splits"].items()}
     entity = Dataset(
         name=data["name"],

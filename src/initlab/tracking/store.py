@@ -1,4 +1,4 @@
-"""The tracking store: connecting to it, failing fast if it is not there, and keeping the status of its runs true."""
+"""The tracking store: connecting to it, failing fast if it does not answer, and keeping the status of its runs true."""
 
 import logging
 import os
@@ -23,11 +23,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from initlab import processes
 from initlab.tracking import ui
 
-# MLflow itself would retry for minutes; a run's record waits on disk instead.
+# MLflow would retry for minutes. Here, a run's record waits on disk instead.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
-# That a store's tables are created is not news; stack traces of a store that is locked or away help nobody.
+# No messages about new tables, and no stack traces if a store is locked or does not answer.
 logging.getLogger("alembic").setLevel(logging.WARNING)
 logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
@@ -41,10 +41,10 @@ class TrackingError(OSError):
 
 
 def connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
-    """A client of the store at `uri`, and the id of the experiment, which are created if they don't exist.
+    """Returns a client of the store at `uri` and the id of the experiment. Both are created if they don't exist.
 
-    A sqlite file is created under a lock, so that parallel first starts are safe, and in WAL mode, so that runs can
-    write at the same time. Raises TrackingError within seconds if the store does not answer, or refuses this user.
+    A sqlite file is created under a lock, so that several processes can start at once, and in WAL mode, so that runs
+    can write at the same time. Raises TrackingError within seconds if the store does not answer, or refuses this user.
     """
     file = _file(uri)
     _probe(uri, file)
@@ -71,7 +71,7 @@ def check_artifact_store(client: MlflowClient, experiment_id: str) -> None:
 
 
 def connect_existing(uri: str) -> MlflowClient:
-    """A client of a store that exists already. Raises TrackingError if there is none."""
+    """Returns a client of a store that exists already. Raises TrackingError if there is none."""
     file = _file(uri)
     if file is not None and not file.is_file():
         raise TrackingError(f"there is no tracking store at {file}")
@@ -81,7 +81,7 @@ def connect_existing(uri: str) -> MlflowClient:
 
 @contextmanager
 def tracking_errors(location: str) -> Iterator[None]:
-    """Turns what MLflow raises when the store at `location` does not answer into a TrackingError."""
+    """Within the context, turns what MLflow raises if the store at `location` does not answer into TrackingError."""
     try:
         yield
     except TrackingError:
@@ -91,14 +91,14 @@ def tracking_errors(location: str) -> Iterator[None]:
 
 
 def describe(location: str, error: Exception, otherwise: str = "does not answer") -> str:
-    """What an error of the store at `location` means, in one line without passwords.
+    """Returns what an error of the store at `location` means, in one line without passwords.
 
-    otherwise: how to put it if the store did not refuse access.
+    otherwise: what to write if the store did not refuse access.
     """
     status = None
     if isinstance(error, MlflowException):
         status = error.get_http_status_code()
-    elif isinstance(error, requests.HTTPError) and error.response is not None:  # of artifacts
+    elif isinstance(error, requests.HTTPError) and error.response is not None:  # raised for artifacts
         status = error.response.status_code
     if status == 401:
         refused = f"does not accept the password of {user()}" if user() else "requires a user name and a password"
@@ -109,22 +109,22 @@ def describe(location: str, error: Exception, otherwise: str = "does not answer"
 
 
 def user() -> str | None:
-    """The user name that is sent to a server, if one is set."""
+    """Returns the user name that is sent to a server, if one is set."""
     return read_mlflow_creds().username
 
 
 def public_uri(uri: str) -> str | None:
-    """The address of a store, if it contains no password."""
+    """Returns the URI of a store, if it contains no password."""
     return uri if redact(uri) == uri else None
 
 
 def redact(text: str) -> str:
-    """A text without the user names and passwords of the addresses in it."""
+    """Removes user names and passwords from the URIs in a text."""
     return re.sub(r"//[^/@\s]+@", "//", text)
 
 
 def location(uri: str) -> str:
-    """Where a store is, without the password that an address may contain."""
+    """Returns where a store is, without the password that its URI may contain."""
     return str(_file(uri) or urlsplit(uri).netloc.rpartition("@")[2])
 
 
@@ -133,7 +133,7 @@ def _file(uri: str) -> Path | None:
 
 
 def _experiment(client: MlflowClient, name: str, file: Path | None) -> str:
-    """The id of the experiment, created if need be. Raises TrackingError if it is deleted."""
+    """Returns the id of the experiment, which is created if necessary. Raises TrackingError if it is deleted."""
     found, tags = client.get_experiment_by_name(name), ui.experiment_tags()
     if found is None:
         if file:
@@ -145,14 +145,14 @@ def _experiment(client: MlflowClient, name: str, file: Path | None) -> str:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            found = client.get_experiment_by_name(name)  # another process was faster: a server has no lock
+            found = client.get_experiment_by_name(name)  # another process was faster; a server has no lock
     if found.lifecycle_stage == "deleted":
         raise TrackingError(
             f"tracking.experiment: {name} is deleted; bring it back with `mlflow experiments restore "
             f"--experiment-id {found.experiment_id}`, or name another"
         )
-    missing = tags.keys() - found.tags.keys()  # made by somebody else
-    # A server may let its user look and not write: what is there already, written again, says so before any work.
+    missing = tags.keys() - found.tags.keys()  # if somebody else created it
+    # Writing a tag again shows, before any work is done, whether the server lets this user write.
     for key in missing or (["mlflow.experimentKind"] if file is None else []):
         client.set_experiment_tag(found.experiment_id, key, found.tags.get(key, tags[key]))
     return found.experiment_id
@@ -185,8 +185,10 @@ def _probe(uri: str, file: Path | None) -> None:
 
 
 def _probe_file(file: Path) -> None:
-    """An existing database is not opened: closing it would drop the locks that sqlite holds on it in this process, and
-    the next process that exits would delete the write-ahead log (https://sqlite.org/howtocorrupt.html, section 2.2).
+    """Checks that a sqlite file can be written, and creates it if it does not exist.
+
+    An existing database is not opened. Closing it would drop the locks that sqlite holds on it in this process, and the
+    next process that exits would delete the write-ahead log (https://sqlite.org/howtocorrupt.html, section 2.2).
     """
     try:
         if not file.exists():
@@ -200,7 +202,7 @@ def _probe_file(file: Path) -> None:
 
 
 def get_run(client: MlflowClient, run_id: str) -> Run:
-    """A run of the store. Raises TrackingError if there is none with this id."""
+    """Returns a run of the store. Raises TrackingError if there is none with this id."""
     with tracking_errors(location(client.tracking_uri)):
         try:
             return client.get_run(run_id)
@@ -211,13 +213,13 @@ def get_run(client: MlflowClient, run_id: str) -> Run:
 
 
 def find_unrecorded_run(client: MlflowClient, experiment_id: str, folder: Path) -> str | None:
-    """The id of a run that was created for this folder, but lost its process before the folder recorded it."""
+    """Returns the id of a run that was created for this folder, but whose process ended before it was noted there."""
     found = client.search_runs([experiment_id], f'tags.folder = "{folder}"', max_results=1)
     return found[0].info.run_id if found and found[0].info.status != "FINISHED" and not found[0].data.metrics else None
 
 
 def running_parent_id(client: MlflowClient, experiment_id: str, folder: str) -> str:
-    """The id of the parent run of the sweep in this folder. Raises TrackingError if it is not running."""
+    """Returns the id of the parent run of the sweep in this folder. Raises TrackingError if it is not running."""
     found = client.search_runs([experiment_id], f"tags.sweep = \"{folder}\" and attributes.status = 'RUNNING'")
     if not found:
         raise TrackingError(f"the sweep in {folder} has no running parent in the tracking store")
@@ -225,26 +227,26 @@ def running_parent_id(client: MlflowClient, experiment_id: str, folder: str) -> 
 
 
 def finished_jobs(client: MlflowClient, experiment_id: str, parent_id: str) -> list[Run]:
-    """The finished jobs of a sweep, in the order of their numbers."""
+    """Returns the finished jobs of a sweep, in order of their numbers."""
     query = f"tags.`mlflow.parentRunId` = '{parent_id}' and attributes.status = 'FINISHED'"
     found = search_runs(client, experiment_id, query, "attributes.start_time ASC")
     return sorted(found, key=_number)
 
 
 def _number(job: Run) -> int:
-    """A job's number, which is the name of its folder; 0 if that is not a number."""
+    """Returns a job's number, which is the name of its folder; 0 if that is not a number."""
     name = Path(job.data.tags.get("folder", "")).name
     return int(name) if name.isdecimal() else 0
 
 
 def interrupted_runs(client: MlflowClient, experiment_id: str, query: str) -> list[Run]:
-    """Runs that were killed or failed, the newest first."""
+    """Returns the runs that were killed or failed, newest first."""
     found = search_runs(client, experiment_id, f"{query} and attributes.status != 'FINISHED'")
     return [run for run in found if run.info.status in ("KILLED", "FAILED")]
 
 
 def search_runs(client: MlflowClient, experiment_id: str, query: str, *order: str) -> list[Run]:
-    """All runs that a query finds, the newest first if no order is given, fetched page by page to bound memory."""
+    """Returns all runs that a query finds, newest first by default. They are fetched in pages to bound memory."""
     found: list[Run] = []
     page = None
     while page != "":
@@ -254,7 +256,7 @@ def search_runs(client: MlflowClient, experiment_id: str, query: str, *order: st
 
 
 def resumable_folder(run: Run, tag: str) -> Path:
-    """The folder of a run that is to be resumed. Raises ValueError if it can't be.
+    """Returns the folder of a run to resume. Raises ValueError if the run can't be resumed.
 
     tag: `folder` for a run, `sweep` for a sweep.
     """
@@ -273,14 +275,14 @@ def resumable_folder(run: Run, tag: str) -> Path:
 
 def reopen_run(client: MlflowClient, run_id: str) -> None:
     """Sets a run to RUNNING again, owned by this process."""
-    client.set_tag(run_id, "owner", processes.owner())  # first: a run whose process is gone is marked KILLED
+    client.set_tag(run_id, "owner", processes.owner())  # first, or another process could mark the run KILLED
     client.update_run(run_id, status="RUNNING")
     if "end.reason" in client.get_run(run_id).data.tags:
         client.delete_tag(run_id, "end.reason")
 
 
 def end_status(reason: str) -> tuple[str, str]:
-    """Status and reason of a run that raised something: FAILED, or KILLED if a signal is ending this process."""
+    """Returns status and reason for a run that raised: FAILED, or KILLED if a signal is ending this process."""
     signal_name = processes.ended_by()
     return ("KILLED", signal_name) if signal_name is not None else ("FAILED", reason)
 
@@ -293,9 +295,9 @@ def end_run(client: MlflowClient, run_id: str, status: str, reason: str | None =
 
 
 def mark_running_jobs_killed(client: MlflowClient, experiment_id: str, parent_id: str, reason: str) -> None:
-    """Marks the jobs of a sweep that has ended KILLED if they still read RUNNING, on whichever host they were.
+    """Marks the jobs of an ended sweep KILLED if their status is still RUNNING, on whichever host they were.
 
-    One that is still running, on a host that can't be reached, sets its own status when it ends.
+    A job that is in fact still running, on a host that can't be reached, sets its own status when it ends.
     """
     query = f"tags.`mlflow.parentRunId` = '{parent_id}' and attributes.status = 'RUNNING'"
     for job in search_runs(client, experiment_id, query):
@@ -303,10 +305,10 @@ def mark_running_jobs_killed(client: MlflowClient, experiment_id: str, parent_id
 
 
 def mark_orphaned_runs_killed(client: MlflowClient, experiment_id: str) -> None:
-    """Marks runs KILLED that read RUNNING although their process on this host is gone, as after kill -9."""
+    """Marks runs KILLED whose status is RUNNING although their process on this host is gone, as after kill -9."""
     for lost in search_runs(client, experiment_id, "attributes.status = 'RUNNING'"):
         owner = lost.data.tags.get("owner")
         if owner is None or not processes.is_gone(owner):
             continue
-        if client.get_run(lost.info.run_id).info.status == "RUNNING":  # it has not ended since it was listed
+        if client.get_run(lost.info.run_id).info.status == "RUNNING":  # it has not ended in the meantime
             end_run(client, lost.info.run_id, "KILLED", reason="its process is gone")

@@ -1,4 +1,4 @@
-"""Sending the tracking store what it missed of runs that were made while it was away."""
+"""Sends the tracking store what it missed of runs that were made while it did not answer."""
 
 import time
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ DEFAULT_FOLDERS = (Path("outputs"), Path("multirun"))
 
 
 def sync(folders: Sequence[Path], uri: str | None) -> int:
-    """Syncs every run in these folders, and prints what was done. Returns how many could not be synced.
+    """Syncs every run in these folders, and prints what was done. Returns how many runs could not be synced.
 
     folders: by default outputs/ and multirun/.  uri: of the store; by default the one in which each run began.
-    Raises ValueError if the folders that are named hold no run.
+    Raises ValueError if the given folders hold no run.
     """
     runs = sorted({file.parent for folder in folders or DEFAULT_FOLDERS for file in folder.rglob(RUN)})
     if folders and not runs:
@@ -40,8 +40,9 @@ def sync(folders: Sequence[Path], uri: str | None) -> int:
 
 
 def sync_run(uri: str | None, folder: Path) -> str | None:
-    """Sends the store, or the one in which it began, what it lacks of the run in `folder`.
+    """Sends the store what it lacks of the run in `folder`.
 
+    uri: of the store; by default the one in which the run began.
     Returns the run's id, or None if the store has all of it.
     Raises store.TrackingError; ValueError if there is no run in the folder; BusyError if it is still running.
     """
@@ -56,7 +57,7 @@ def sync_run(uri: str | None, folder: Path) -> str | None:
             raise ValueError(f"{folder}: its store needs a password; name it with --tracking-uri")
         logger = RunLogger(store.connect_existing(uri), store.location(uri), folder)
         store.get_run(logger.client, logger.run_id)
-        if logger.journal.state["status"] is None:  # and no process has it locked
+        if logger.journal.state["status"] is None:  # and no process holds the lock
             logger.journal.update(status="KILLED", reason="its process is gone", ended=int(1000 * time.time()))
         logger.sync()
         return logger.run_id

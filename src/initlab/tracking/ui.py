@@ -1,11 +1,11 @@
-"""What MLflow's UI shows first: the experiment's description, a view of its runs, and the address of one."""
+"""What MLflow's UI shows first: the description of the experiment, a view of its runs, and addresses."""
 
 import json
 import zlib
 from base64 import b64encode
 
 VIEW = "mlflow.sharedViewState."
-LAYERS = 9  # as many as model=deep has
+LAYERS = 9  # as many as model=deep has, output layer included
 RESULTS = "val/accuracy", "val/loss", "train/loss"
 STATISTICS = {  # statistic: is its axis logarithmic?
     "act_std": True,
@@ -23,8 +23,8 @@ ABOUT = (
 
 
 def experiment_tags() -> dict[str, str]:
-    """What an experiment is tagged with: its description, that its runs train models, and the view `Variants`."""
-    every = _state("tags.init != ''")  # no parents, which have none
+    """Returns the tags of an experiment: its description, that its runs train models, and the view `Variants`."""
+    every = _state("tags.init != ''")  # without parent runs, which have no such tag
     return {
         "mlflow.note.content": ABOUT,
         "mlflow.experimentKind": "custom_model_development",
@@ -33,30 +33,30 @@ def experiment_tags() -> dict[str, str]:
 
 
 def view_of_jobs(parent_id: str) -> tuple[str, str]:
-    """The tag, name and value, by which an experiment has a view of a sweep's jobs: one to link to, not on its list."""
+    """Returns the tag (name, value) that adds a view of a sweep's jobs to an experiment: to link to, not listed."""
     return f"{VIEW}{parent_id}", _state(f"tags.`mlflow.parentRunId` = '{parent_id}'")
 
 
 def address(experiment_id: str, run_id: str) -> str:
-    """The part of a run's address that comes after the server's."""
+    """Returns the part of a run's address that comes after the server's."""
     return f"#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
 
 
 def address_of_jobs(experiment_id: str, parent_id: str) -> str:
-    """The same of the view of a sweep's jobs, as charts."""
+    """Returns the same part of the address of a view of a sweep's jobs, as charts."""
     view = f"viewStateShareKey={parent_id}&compareRunsMode=CHART"
     return f"#/experiments/{experiment_id}/runs?{view}&workflowType=machine_learning"
 
 
 def _state(query: str) -> str:
-    """The view of the runs that a query finds, in the form in which MLflow's UI saves one ("Save as new view")."""
+    """Returns the view of the runs that a query finds, as MLflow's UI saves it ("Save as new view")."""
     return f"deflate;{b64encode(zlib.compress(json.dumps(_variants(query)).encode())).decode()}"
 
 
 def _variants(query: str) -> dict[str, object]:
-    """By test accuracy, with the columns people want first.
+    """Returns the view: runs by test accuracy, the most useful columns, and charts.
 
-    One chart per result, and one row of charts per statistic, with one chart per layer.
+    There is one chart per result, and one row of charts per statistic, with one chart per layer.
     """
     charts = [_chart("test/accuracy", "results", kind="BAR"), *(_chart(name, "results") for name in RESULTS)]
     charts += [
@@ -82,7 +82,7 @@ def _variants(query: str) -> dict[str, object]:
             for name in ("results", *STATISTICS)
         ],
         "isAccordionReordered": True,
-        "hideEmptyCharts": True,  # of layers that no run has
+        "hideEmptyCharts": True,  # those of layers that no run has
         "groupBy": None,
         "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
     }

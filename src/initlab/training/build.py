@@ -1,4 +1,4 @@
-"""The objects of a run, made from its configuration."""
+"""Builds the objects of a run from its configuration."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from initlab.training.validation import validate_config, validate_trainer
 
 
 class Components(NamedTuple):
-    """What a run is made of. `statistics` is not among the trainer's callbacks yet."""
+    """The objects of a run. `statistics` is not yet among the trainer's callbacks."""
 
     trainer: Trainer
     network: Network
@@ -24,10 +24,11 @@ class Components(NamedTuple):
 
 
 def build(cfg: DictConfig, folder: Path) -> Components:
-    """Makes the objects of a run, each of which refuses bad values as it is made.
+    """Builds the objects of a run, each of which checks its own values.
 
-    folder: where its checkpoints go.  Raises ValueError, or what Hydra and Lightning raise, for a value that can't be
-    used, and DataError if the data are missing, damaged or of another version than the one that is pinned.
+    folder: where checkpoints go.
+    Raises ValueError, or what Hydra and Lightning raise, for a value that can't be used or data of another version than
+    the pinned one; DataError if the data are missing or damaged.
     """
     validate_config(cfg)
     network = Network(

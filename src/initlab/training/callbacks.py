@@ -1,4 +1,4 @@
-"""Lightning callbacks: statistics of every layer, the record of metrics, one line per epoch, the progress bar."""
+"""Lightning callbacks: layer statistics, the record of metrics, one line per epoch, the progress bar."""
 
 import logging
 import time
@@ -21,13 +21,13 @@ from initlab.training.replica_group import ReplicaGroup
 
 log = logging.getLogger(__name__)
 
-UNITS = 10  # of replica 0, whose first-layer weights are kept for the pictures
+UNITS = 10  # units of replica 0, whose first-layer weights are kept for the report's figures
 
 
 class LayerStatistics(Callback):
-    """Measures every layer before step 0, every `every` optimiser steps, and after the last.
+    """Measures every layer before step 0, then every `every` optimiser steps, and after the last step.
 
-    probe: how many validation images are measured on, the first ones.
+    probe: number of validation images to measure on, the first ones.  series: see `tensors`.
     Raises ValueError for a value out of range.
     """
 
@@ -39,6 +39,7 @@ class LayerStatistics(Callback):
         self.images = self.labels = torch.empty(0)
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        """Takes the probe from the validation images, and lets the module know of these statistics."""
         assert isinstance(module, Network)
         module.statistics = self
         images, labels = trainer.datamodule.splits["validation"]  # type: ignore[attr-defined]
@@ -52,7 +53,7 @@ class LayerStatistics(Callback):
         self._collect_histograms(module)
 
     def on_test_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Measures the trained networks: here, since a run resumed after its last epoch has no end of training."""
+        """Measures the trained networks. A run resumed after its last epoch has no end of training, hence this hook."""
         assert isinstance(module, Network)
         step = trainer.global_step
         module.workers.map(lambda group: self.measure(group, step), module.groups)
@@ -61,7 +62,7 @@ class LayerStatistics(Callback):
 
     @torch.no_grad()
     def measure(self, group: ReplicaGroup, step: int) -> list[Tensor]:
-        """Measures every statistic of a group, as its networks are before `step`; returns its weights as they are."""
+        """Measures every statistic of a group before optimiser step `step`. Returns a copy of its weights (r, D, E)."""
         weights, biases, activation = group.network
         x, y = self.images, self.labels
         _, gradients, trace = mlp.loss_and_gradients(x, y, weights, biases, activation, group.module.loss)
@@ -74,13 +75,13 @@ class LayerStatistics(Callback):
         return [W.clone() for W in weights]
 
     def measure_update(self, group: ReplicaGroup, before: list[Tensor]) -> None:
-        """Adds to the last measurement how much the step since then has changed the weights."""
+        """Adds the update ratios of the step since the last measurement. before: weights (r, D, E) before that step."""
         _, values = group.pending[-1]
         for number, (old, new) in enumerate(zip(before, group.network[0], strict=True), start=1):
             values[f"layer{number}/update_ratio"] = layer_stats.update_ratio(old, new)
 
     def tensors(self) -> dict[str, Tensor]:
-        """What the pictures of a trained run are made of.
+        """Returns the tensors that the figures of a run are drawn from.
 
         layer1/histogram, ...: counts of activations (T, bins) of each hidden layer, over all replicas, measured before
         the steps in `step` (T,).  layer1/weight: W (2, units, inputs) of replica 0's first units, as drawn and as
@@ -95,7 +96,7 @@ class LayerStatistics(Callback):
         self.series = defaultdict(list, state_dict["series"])
 
     def _collect_histograms(self, module: LightningModule) -> None:
-        """Adds up the counts of all groups and devices."""
+        """Sums the counts over groups and devices. All devices have to call it."""
         assert isinstance(module, Network)
         for measured in zip(*(group.histograms for group in module.groups), strict=True):
             self.series["step"].append(torch.tensor(measured[0][0]))
@@ -111,7 +112,7 @@ class LayerStatistics(Callback):
 
 
 class RecordMetrics(Callback):
-    """Hands what was measured, {step: {metric: value of each replica (R,)}}, to `record` after each epoch and stage.
+    """Passes measurements, {step: {metric: value of each replica (R,)}}, to `record` after each epoch and the test.
 
     latest: the values of the last step, {metric: (R,)}.
     """
@@ -134,7 +135,7 @@ class RecordMetrics(Callback):
 
 
 class EpochLog(Callback):
-    """One line per epoch, from what `metrics` recorded of it."""
+    """Logs one line per epoch, from the values that `metrics` recorded."""
 
     def __init__(self, metrics: RecordMetrics) -> None:
         self.metrics = metrics
@@ -162,9 +163,9 @@ class EpochLog(Callback):
 
 
 class ProgressBar(Callback):
-    """A bar of an epoch's optimiser steps, for epochs longer than a second; it disappears when the epoch ends.
+    """A bar of an epoch's optimiser steps. It appears after one second and disappears when the epoch ends.
 
-    Only where standard error is a terminal that no other job writes to, and only where epochs are logged too.
+    Shown only if standard error is a terminal that no other job writes to, and if epochs are logged.
     """
 
     def __init__(self) -> None:
@@ -180,7 +181,7 @@ class ProgressBar(Callback):
             delay=1,
             miniters=1,  # it is updated once per block of steps
             leave=False,
-            # None: only on a terminal. A process with a parent is one of several jobs at once.
+            # None: shown only on a terminal. A process with a parent is one of several parallel jobs.
             disable=None if log.isEnabledFor(logging.INFO) and parent_process() is None else True,
         )
 
@@ -200,12 +201,12 @@ class ProgressBar(Callback):
 
 
 def _percent(accuracies: np.ndarray) -> str:
-    """Mean ± half-width of the 95 % interval over replicas (R,)."""
+    """Formats the mean ± half-width of the 95 % interval of accuracies (R,)."""
     mean, ci95 = mean_ci95(accuracies)
     return f"{100 * mean:.2f} %" if ci95 is None else f"{100 * mean:.2f} ± {100 * ci95:.2f} %"
 
 
 def _diverged(losses: np.ndarray) -> str:
-    """How many replicas' losses (R,) are infinite or NaN, if any: they count in the mean before it."""
+    """Formats how many losses (R,) are infinite or NaN, if any. They are included in the mean printed before."""
     diverged = np.count_nonzero(~np.isfinite(losses))
     return f"  {diverged} of {len(losses)} diverged" if diverged else ""

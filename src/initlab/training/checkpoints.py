@@ -1,4 +1,4 @@
-"""Checkpoints that are complete or absent, and that are read without running code."""
+"""Checkpoints: written atomically, and read without running code."""
 
 import io
 import pickle
@@ -12,16 +12,16 @@ from initlab import atomic_files
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it, so a complete one is there whatever ends the process."""
+    """Writes a checkpoint to a file beside its place and renames it, so that no checkpoint is ever incomplete."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Raises OSError if there is no room; the checkpoint that was there stays."""
+        """Raises OSError if the checkpoint can't be written; an earlier one is kept then."""
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         atomic_files.write(Path(path), buffer.getbuffer())
 
     def load_checkpoint(self, path: str | Path, map_location: Any = "cpu", weights_only: Any = None) -> dict[str, Any]:
-        """Reads with torch's restricted unpickler. Raises ValueError if the file is damaged, or would run code."""
+        """Reads with torch's restricted unpickler. Raises ValueError if the file is damaged or would run code."""
         try:
             return torch.load(path, map_location, weights_only=True)
         except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:

@@ -1,4 +1,4 @@
-"""The processes of a run on several devices: this one is rank 0, and records the run; the others only train."""
+"""The processes of a run on several devices. This process is rank 0 and records the run; the others only train."""
 
 import os
 import signal
@@ -12,15 +12,15 @@ from torch import distributed, multiprocessing
 
 from initlab import processes
 
-GRACE = 2  # seconds that a rank has to leave by itself when rank 0 is gone
+GRACE = 2  # seconds a rank has to exit after rank 0 has gone
 
 
 @contextmanager
 def other_ranks(train: Callable[[Path], None], folder: Path, devices: int) -> Iterator[None]:
-    """While it lasts, `devices` - 1 further processes call `train(folder)`, each as one rank of Lightning's ddp.
+    """Within the context, `devices` - 1 further processes call `train(folder)`, each as one rank of Lightning's DDP.
 
-    Lightning would start this process's command again for each of them, which may be a sweep. It starts none when the
-    environment already names a rank and a place to meet. Raises RuntimeError if one of the processes fails.
+    Lightning would run this process's command again for each rank, which may be a whole sweep. It does not if the
+    environment names a rank and an address. Raises RuntimeError if one of the processes fails.
     """
     settings = {
         "MASTER_ADDR": "127.0.0.1",
@@ -44,16 +44,16 @@ def other_ranks(train: Callable[[Path], None], folder: Path, devices: int) -> It
             _raise_if_failed(started.processes)
     except Exception as error:
         if started is not None:
-            for process in started.processes:  # what failed there first is the reason
+            for process in started.processes:  # the failure of a rank may be the cause
                 process.join(1)
             _raise_if_failed(started.processes, error)
         raise
     finally:
         for process in started.processes if started is not None else []:
-            process.kill()  # if it has not ended by itself: nothing is known to it alone
+            process.kill()  # if it has not ended: it holds nothing that rank 0 lacks
             process.join()
         if distributed.is_initialized():
-            distributed.destroy_process_group()  # the next run has another one
+            distributed.destroy_process_group()  # the next run creates its own
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
@@ -62,7 +62,7 @@ def other_ranks(train: Callable[[Path], None], folder: Path, devices: int) -> It
 
 
 class RestoreSigterm(Callback):
-    """Undoes Lightning's SIGTERM handler, which would wait inside the handler until all devices have heard of it."""
+    """Replaces Lightning's SIGTERM handler by ours. Lightning's would wait, inside the handler, for all devices."""
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         processes.restore_sigterm()
@@ -74,7 +74,7 @@ class RestoreSigterm(Callback):
 def _run_rank(index: int, train: Callable[[Path], None], folder: Path) -> None:
     os.environ["LOCAL_RANK"] = str(index + 1)
     if hasattr(signal, "SIGHUP"):
-        os.setsid()  # a session of its own: Ctrl-C is for rank 0, which ends the others
+        os.setsid()  # in a session of its own: Ctrl-C reaches rank 0 only, which ends the others
     processes.leave_with_parent(GRACE)
     with processes.exit_on_signals():
         train(folder)

@@ -1,4 +1,4 @@
-"""One run: built from its configuration, trained, tested and recorded."""
+"""Builds, trains, tests and records one run."""
 
 import hashlib
 import logging
@@ -28,9 +28,10 @@ log = logging.getLogger(__name__)
 
 
 def train(config: Mapping[str, Any], run: RunLogger) -> float:
-    """Trains and tests what `config` describes, from the last checkpoint in the run's folder if there is one.
+    """Trains and tests the networks of `config`, from the last checkpoint in the run's folder if there is one.
 
-    Returns the validation accuracy, mean over replicas. Raises ValueError for a value that can't be used.
+    Returns the validation accuracy, mean over replicas. Raises ValueError for a value that can't be used, or if the
+    run's metrics are missing beside its checkpoint.
     """
     if run.finished:
         log.info(f"run {run.run_id} has finished before: nothing to do")
@@ -47,7 +48,7 @@ def train(config: Mapping[str, Any], run: RunLogger) -> float:
             f"{run.folder} has a checkpoint, but its metrics.jsonl is gone: start a new run, without resume"
         )
     metrics = RecordMetrics(run.log_metrics)
-    # The line of an epoch comes when its metrics are recorded and the progress bar is gone.
+    # EpochLog is last: the metrics are recorded and the progress bar is closed by then.
     trainer.callbacks[:] = [statistics, metrics, *trainer.callbacks, EpochLog(metrics)]  # type: ignore[attr-defined]
     shared = isinstance(trainer.strategy, DDPStrategy)
     with ddp.other_ranks(train_as_rank, run.folder, trainer.world_size) if shared else nullcontext():
@@ -71,7 +72,7 @@ def train(config: Mapping[str, Any], run: RunLogger) -> float:
 
 
 def train_as_rank(folder: Path) -> None:
-    """Trains the run in `folder` as another of its devices; rank 0, which is another process, records it."""
+    """Trains the run in `folder` on one more of its devices. Rank 0, in another process, records it."""
     config = OmegaConf.load(folder / artifacts.CONFIG)
     assert isinstance(config, DictConfig)
     parts = build(config, folder)
@@ -93,9 +94,9 @@ def _fit(parts: Components, last: Path, precision: str) -> None:
 def expected_statistics(
     scheme: init.Scheme, activation: Activation, widths: Sequence[int], images: Tensor
 ) -> dict[str, float]:
-    """{"layer1/act_std": ...}: what `theory.moments` expects of networks as drawn, on normalised images (N, inputs).
+    """Returns {"layer1/act_std": ...}: what `theory.moments` predicts at initialisation, on images (N, inputs).
 
-    widths: [inputs, hidden..., outputs].
+    widths: [inputs, hidden..., outputs].  images: normalised.
     """
     layers = [
         theory.DrawnLayer(
@@ -117,7 +118,7 @@ def expected_statistics(
 
 
 def weights_sha256(parameters: Iterable[Tensor]) -> str:
-    """SHA-256 of weights and biases, as their bytes lie in memory, in the order given."""
+    """Returns the SHA-256 of weights and biases, of their bytes in memory, in the order given."""
     sha = hashlib.sha256()
     for parameter in parameters:
         sha.update(parameter.detach().cpu().contiguous().numpy().tobytes())
@@ -126,10 +127,10 @@ def weights_sha256(parameters: Iterable[Tensor]) -> str:
 
 @contextmanager
 def matmul_precision(name: str) -> Iterator[None]:
-    """Sets how float32 matrices are multiplied while it lasts: see torch.set_float32_matmul_precision.
+    """Within the context, sets how float32 matrices are multiplied: see torch.set_float32_matmul_precision.
 
-    highest: in float32.  high: in TF32, or as sums of bfloat16.  medium: in bfloat16.  The latter two where the device
-    can; sums are always float32's.
+    highest: in float32.  high: in TF32, or as sums of bfloat16.  medium: in bfloat16.  The latter two take effect only
+    on devices that support them. Sums are always in float32.
     """
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(name)

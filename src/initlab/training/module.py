@@ -1,4 +1,4 @@
-"""The LightningModule around the hand-written networks: their draws, one step, evaluation, and checkpoints."""
+"""The LightningModule around the hand-written networks: their draws, training steps, evaluation and checkpoints."""
 
 import logging
 import warnings
@@ -23,20 +23,20 @@ from initlab.workers import Workers, groups
 if TYPE_CHECKING:
     from initlab.training.callbacks import LayerStatistics
 
-# Lightning's notes on devices and files are not news to whoever reads the output of a run.
+# Lightning's messages about devices and files would clutter the output of a run.
 for noisy in ("pytorch_lightning", "lightning_fabric"):
     logging.getLogger(noisy).setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", ".*LeafSpec", category=FutureWarning)
 warnings.filterwarnings("ignore", ".*`srun` command is available", category=UserWarning)  # where Slurm is installed
-warnings.filterwarnings("ignore", "Checkpoint directory .* exists", category=UserWarning)  # of a resumed run
+warnings.filterwarnings("ignore", "Checkpoint directory .* exists", category=UserWarning)  # when a run is resumed
 
 
 class Network(LightningModule):
-    """`replicas` networks from one init scheme, trained side by side on the same batches.
+    """`replicas` networks of one init scheme, trained side by side on the same batches.
 
     hidden: widths of the hidden layers.  scheme, activation, loss: from the config groups `init` and `loss`.
-    optimizer: parameters -> any torch.optim optimiser that treats every entry alike.
-    On a CPU, `workers` train the replicas in groups; on any other device one group holds all of them.
+    optimizer: function from parameters to a torch.optim optimiser, which must treat all entries of a tensor alike.
+    On a CPU, `workers` train the replicas in groups. On any other device, one group holds all replicas.
     statistics: set by the callback `LayerStatistics`, if there is one.
     Raises ValueError for a value out of range or of the wrong type, before anything is drawn.
     """
@@ -67,11 +67,11 @@ class Network(LightningModule):
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()  # (R, D, E), (R, D, 1), first layer first
 
     def widths(self, inputs: int) -> list[int]:
-        """[inputs, hidden..., outputs]."""
+        """Returns [inputs, hidden..., outputs]."""
         return [inputs, *self.hidden, self.loss.outputs]
 
     def configure_model(self) -> None:
-        """Draws the networks, on each device all of them: Lightning calls it once the number of inputs is known."""
+        """Draws all networks, on every device. Lightning calls it once the number of inputs is known."""
         if len(self.weights):
             return
         data, device = self.trainer.datamodule, self.trainer.strategy.root_device  # type: ignore[attr-defined]
@@ -86,7 +86,7 @@ class Network(LightningModule):
         self.biases.extend(biases)
 
     def configure_optimizers(self) -> list[Optimizer]:
-        """One for each group, of parameters that share memory with the module's."""
+        """Returns one optimiser per group, of parameters that share memory with the module's."""
         optimizers = []
         for group in self.groups:
             group.optimizer = self.optimizer([nn.Parameter(group.local(whole.detach())) for whole in self.parameters()])
@@ -94,17 +94,19 @@ class Network(LightningModule):
         return optimizers
 
     def training_step(self, block: Iterable[tuple[Tensor, Tensor]], batch_idx: int) -> None:
-        """Takes one optimiser step for every batch of a block, each group of replicas by itself."""
+        """Takes one optimiser step for every batch x (784, B), y (B,) of a block, in each group of replicas."""
         batches = block if isinstance(block, Sized) else list(block)
         step = self.global_step
         self.workers.map(lambda group: group.train(batches, step), self.groups)
-        # Lightning's wrapper around an optimiser would count, but takes longer than a small network's step.
+        # Lightning's wrapper of an optimiser would count the steps, but takes longer than a small network's step.
         self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.increment_by(len(batches))
 
     def validation_step(self, chunks: Iterable[tuple[Tensor, Tensor]], batch_idx: int) -> None:
+        """Measures loss and accuracy on all chunks x (784, B), y (B,) of the validation images."""
         self._evaluate("val", chunks)
 
     def test_step(self, chunks: Iterable[tuple[Tensor, Tensor]], batch_idx: int) -> None:
+        """Measures loss and accuracy on all chunks x (784, B), y (B,) of the test images."""
         self._evaluate("test", chunks)
 
     def on_validation_epoch_end(self) -> None:
@@ -114,10 +116,11 @@ class Network(LightningModule):
             self.log(name, values.mean(), batch_size=1, sync_dist=True)
 
     def on_train_end(self) -> None:
+        """Copies the trained replicas of every device to all devices."""
         self._gather()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the training loss that is not a mean yet, and merges the states of the groups' optimisers into one."""
+        """Adds the training losses that are not averaged yet, and merges the groups' optimiser states into one."""
         self._gather()
         sums = [group.loss_sum for group in self.groups if group.loss_sum is not None]
         loss_sum = self.shard.all_gather(torch.cat(sums)) if sums else None
@@ -125,7 +128,7 @@ class Network(LightningModule):
         checkpoint["optimizer_states"] = [self._merged_state(checkpoint["optimizer_states"])]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes each group's part of what all replicas had, however many devices and groups there were."""
+        """Gives each group its part of the state of all replicas, for any number of devices and groups."""
         kept, device = checkpoint["initlab"], self.trainer.strategy.root_device
         for group in self.groups:
             group.loss_sum = None if kept["loss_sum"] is None else group.local(kept["loss_sum"].to(device))
@@ -134,9 +137,9 @@ class Network(LightningModule):
         checkpoint["optimizer_states"] = [_part_of_state(state, group.local) for group in self.groups]
 
     def take_measurements(self) -> dict[int, dict[str, np.ndarray]]:
-        """What was measured since this was last called: {step: {metric: value of each replica (R,)}}, float64.
+        """Returns what was measured since the last call: {step: {metric: value of each replica (R,)}}, float64.
 
-        One exchange between devices, and one transfer from this one. All devices have to call it.
+        Takes one exchange between devices, and one transfer from this one. All devices have to call it.
         """
         tables = [torch.stack([v for _, values in g.pending for v in values.values()], 1) for g in self.groups]
         columns = iter(self.shard.all_gather(torch.cat(tables)).T.cpu().double().numpy())
@@ -153,13 +156,13 @@ class Network(LightningModule):
 
     @torch.no_grad()
     def _gather(self) -> None:
-        """Brings the replicas of all devices together on each."""
+        """Copies the replicas of every device to all devices."""
         if self.shard.devices > 1:
             for parameter in self.parameters():
                 parameter.copy_(self.shard.all_gather(self.shard.local(parameter)))
 
     def _merged_state(self, states: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """The state of one optimiser of all replicas, from those of the groups."""
+        """Merges the optimiser states of the groups into the state of one optimiser of all replicas."""
         first = states[0]
         merged: dict[Any, dict[str, Any]] = {}
         for key, entries in first["state"].items():
@@ -173,12 +176,12 @@ class Network(LightningModule):
 
 
 def _part_of_state(optimizer: dict[str, Any], local: Callable[[Tensor], Tensor]) -> dict[str, Any]:
-    """An optimiser's state with `local` applied to what it keeps of parameters, tensors (R, D, E)."""
+    """Returns an optimiser's state with `local` applied to its tensors that have the shape of a parameter (R, D, E)."""
 
     def part(entry: Any) -> Any:
         if not isinstance(entry, Tensor):
             return entry
-        return local(entry) if entry.dim() else entry.clone()  # a count of steps: each optimiser adds to its own
+        return local(entry) if entry.dim() else entry.clone()  # a step count: each optimiser needs its own copy
 
     states = optimizer["state"].items()
     return optimizer | {"state": {key: {name: part(entry) for name, entry in state.items()} for key, state in states}}

@@ -1,4 +1,4 @@
-"""A group of replicas, as one worker trains it."""
+"""A group of replicas, trained by one worker."""
 
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
@@ -13,14 +13,15 @@ from initlab.nn.activations import Activation
 if TYPE_CHECKING:
     from initlab.training.module import Network
 
-Measurement = tuple[int, dict[str, Tensor]]  # step, {metric: value of each replica (r,)}
+Measurement = tuple[int, dict[str, Tensor]]  # step, {metric: one value per replica (r,)}
 
 
 class ReplicaGroup:
-    """Some of this device's replicas, r of them. What it trains are views of the module's parameters.
+    """r of this device's replicas. It trains views of the module's parameters.
 
-    optimizer: of this group's parameters alone.  pending: what was measured since the module last recorded it.
-    histograms: step, and counts of the activations of each hidden layer (bins,), since they were last collected.
+    where: the group's slice of the device's replicas.  optimizer: of this group's parameters.
+    pending: measurements that the module has not taken yet.  histograms: step, and counts of the activations of each
+    hidden layer (bins,), that have not been collected yet.
     """
 
     def __init__(self, module: "Network", where: slice) -> None:
@@ -28,11 +29,11 @@ class ReplicaGroup:
         self.optimizer: Optimizer | None = None
         self.pending: list[Measurement] = []
         self.histograms: list[tuple[int, list[Tensor]]] = []
-        self.loss_sum: Tensor | None = None  # of the steps since the training loss was last measured (r,)
+        self.loss_sum: Tensor | None = None  # (r,), over the steps since the training loss was last taken
         self.loss_steps = 0
 
     def local(self, tensor: Tensor) -> Tensor:
-        """The group's part of a tensor (R, ...) of the replicas of all devices: a view (r, ...)."""
+        """Returns the group's part (r, ...) of a tensor (R, ...) of the replicas of all devices, as a view."""
         return self.module.shard.local(tensor)[self.where]
 
     @property
@@ -44,7 +45,7 @@ class ReplicaGroup:
 
     @torch.no_grad()
     def train(self, block: Iterable[tuple[Tensor, Tensor]], step: int) -> None:
-        """Takes one optimiser step for every batch x (784, B), y (B,) of a block. Nothing here waits for the device.
+        """Takes one optimiser step for every batch x (784, B), y (B,) of a block. It never waits for the device.
 
         step: number of steps taken before.
         """
@@ -64,7 +65,7 @@ class ReplicaGroup:
 
     @torch.no_grad()
     def evaluate(self, stage: str, chunks: Iterable[tuple[Tensor, Tensor]], step: int) -> None:
-        """Measures loss and accuracy on all chunks x (784, B), y (B,) of a stage, `val` or `test`."""
+        """Measures the mean loss and the accuracy on all chunks x (784, B), y (B,) of a stage, `val` or `test`."""
         network, loss = self.network, self.module.loss
         losses, hits, images = torch.zeros(()), torch.zeros(()), 0
         for x, y in chunks:
@@ -75,14 +76,14 @@ class ReplicaGroup:
         self.pending.append((step, {f"{stage}/loss": losses / images, f"{stage}/accuracy": hits / images}))
 
     def take_train_loss(self) -> dict[str, Tensor]:
-        """The mean training loss (r,) of the steps since it was last taken, as {"train/loss": ...}; {} if of none."""
+        """Returns {"train/loss": (r,)}, the mean over the steps since the last call; {} if there are none."""
         if self.loss_sum is None:
             return {}
         mean, self.loss_sum, self.loss_steps = self.loss_sum / self.loss_steps, None, 0
         return {"train/loss": mean}
 
     def _step_function(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """A function that takes a step on a batch x (784, B), y (B,), and returns the losses (r,) before it."""
+        """Returns a function that takes a step on a batch x (784, B), y (B,), and returns the losses (r,) before it."""
         optimizer, network, loss = self.optimizer, self.network, self.module.loss
         assert optimizer is not None
         if _is_plain_sgd(optimizer):
@@ -100,6 +101,6 @@ class ReplicaGroup:
 
 
 def _is_plain_sgd(optimizer: Optimizer) -> bool:
-    """Whether a step is W <- W - lr dL/dW and nothing else."""
+    """Returns whether a step is W <- W - lr dL/dW and nothing else."""
     options = ("momentum", "weight_decay", "dampening", "nesterov", "maximize")
     return type(optimizer) is SGD and not any(optimizer.defaults[name] for name in options)

@@ -8,9 +8,11 @@ from torch import Tensor, distributed
 
 @dataclass(frozen=True)
 class Shard:
-    """The replicas of device `rank` among `devices`, R / devices of them; R = `replicas`.
+    """The replicas that device `rank` of `devices` trains: R / devices of R = `replicas`.
 
-    Replicas never mix, so nothing is exchanged but what was measured, once an epoch.
+    Replicas never mix, so training itself exchanges nothing. Exchanged are measurements, once per epoch and after
+    testing; histograms, after each block in which they were measured; and all replicas, for each checkpoint and at the
+    end.
     Raises ValueError if the replicas can't be divided evenly.
     """
 
@@ -27,11 +29,11 @@ class Shard:
             )
 
     def local(self, tensor: Tensor) -> Tensor:
-        """This device's replicas of a tensor (R, ...): a view."""
+        """Returns this device's replicas (R / devices, ...) of a tensor (R, ...), as a view."""
         return tensor if self.devices == 1 else tensor.chunk(self.devices)[self.rank]
 
     def all_gather(self, local: Tensor) -> Tensor:
-        """The tensor (R, ...) of which each device has its replicas. All devices have to call it."""
+        """Returns the tensor (R, ...), given each device's part of it, `local`. All devices have to call it."""
         if self.devices == 1:
             return local
         parts = [torch.empty_like(local) for _ in range(self.devices)]
@@ -39,7 +41,7 @@ class Shard:
         return torch.cat(parts)
 
     def all_reduce(self, local: Tensor) -> Tensor:
-        """The sum over devices, in place. All devices have to call it."""
+        """Sums a tensor over devices, in place. All devices have to call it."""
         if self.devices > 1:
             distributed.all_reduce(local)
         return local

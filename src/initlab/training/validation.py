@@ -1,4 +1,4 @@
-"""Validation of what Hydra makes: trainers, numbers of devices and optimisers that can't train these networks."""
+"""Validation of a configuration: trainers, numbers of devices and optimisers that can't train these networks."""
 
 from collections.abc import Callable
 
@@ -12,12 +12,12 @@ from torch.optim import LBFGS, Adafactor, Optimizer
 from initlab.checks import check_choice, check_int, check_type
 from initlab.training.shard import Shard
 
-PRECISIONS = "highest", "high", "medium"  # of torch.set_float32_matmul_precision
+PRECISIONS = "highest", "high", "medium"  # accepted by torch.set_float32_matmul_precision
 STRATEGIES = "auto", "ddp"
 
 
 def validate_config(cfg: DictConfig) -> None:
-    """Checks what no object of its own checks. Raises ValueError, naming the key and the value."""
+    """Checks the values that no object checks itself. Raises ValueError, naming the key and the value."""
     if not OmegaConf.is_list(cfg.model.hidden):
         raise ValueError(f"model.hidden is {cfg.model.hidden!r}; expected a list of widths, [100] for one layer")
     if type(cfg.trainer.max_epochs) is not int or cfg.trainer.max_epochs == 0:
@@ -28,14 +28,14 @@ def validate_config(cfg: DictConfig) -> None:
     check_choice("trainer.strategy", cfg.trainer.get("strategy", "auto"), STRATEGIES)
     check_int("replicas", cfg.replicas, least=1)
     devices = str(cfg.trainer.get("devices"))
-    if devices.isdecimal() and int(devices) > 1:  # before Lightning makes a list of as many
+    if devices.isdecimal() and int(devices) > 1:  # before Lightning makes a list of that length
         Shard(cfg.replicas, devices=int(devices))
 
 
 def validate_trainer(trainer: Trainer, config: DictConfig, *, replicas: int) -> None:
     """Raises ValueError unless the trainer's devices can share a run, and its callbacks and loggers are Lightning's.
 
-    config: what the trainer was made from.
+    config: the configuration of the trainer.
     """
     check_type("trainer", trainer, Trainer)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -52,16 +52,17 @@ def validate_trainer(trainer: Trainer, config: DictConfig, *, replicas: int) -> 
 
 
 def validate_optimizer(optimizer: Callable[[list[nn.Parameter]], Optimizer]) -> None:
-    """Tries the optimiser on a stand-in, so that its own checks run first.
+    """Checks an optimiser on a dummy parameter.
 
-    Raises ValueError if it refuses its settings, if one is a number that float32 can't hold, or if it mixes replicas.
+    Raises ValueError if it rejects its settings, if a setting is a number that float32 can't hold, or if it mixes
+    replicas.
     """
     for name, value in getattr(optimizer, "keywords", {}).items():
         if isinstance(value, str):
             raise ValueError(f"optimizer.{name} is {value!r}; expected a number")
     try:
         made = optimizer([nn.Parameter(torch.zeros(1, 1, 1))])
-    except Exception as error:  # whatever the configuration names raises whatever it likes
+    except Exception as error:  # the class that the configuration names may raise anything
         raise ValueError(f"optimizer: {error}") from error
     check_type("optimizer", made, Optimizer)
     for name, value in made.defaults.items():

@@ -65,6 +65,7 @@ def assert_same(one: Journal, two: Journal, *, rtol: float, atol: float) -> None
         np.testing.assert_allclose(theirs[name], tensor, rtol=rtol, atol=slack)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -79,7 +80,7 @@ def test_two_devices_are_one(words: tuple[str, ...], trained: Train) -> None:
     assert_same(trained("one", *words, *ONE), trained("two", *words, *TWO), rtol=1e-3, atol=1.5e-4)
 
 
-@pytest.mark.fault(
+@pytest.mark.faults(
     "`kill -9` of the process of one device, of two that share a run",
     "the run is FAILED, naming the device; `resume=true` ends it, with the optimiser's state of both",
 )
@@ -99,6 +100,7 @@ def test_a_device_is_lost_and_the_run_goes_on(trained: Train) -> None:
     assert_same(trained("one", *words, *ONE), two, rtol=1e-3, atol=1.5e-4)
 
 
+@pytest.mark.slow
 def test_sigterm_ends_all_of_it(project: Path) -> None:
     """Also in an allocation of Slurm's, whose number of tasks is not that of devices."""
     slurm = {"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_JOB_ID": "1"}

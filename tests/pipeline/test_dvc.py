@@ -1,6 +1,5 @@
 """What docs/dvc.md and docs/data.md say, done: each command as it stands, in a clone whose data are few and made up."""
 
-import gzip
 import json
 import os
 import re
@@ -10,22 +9,23 @@ import sys
 import time
 from collections.abc import Iterator
 from functools import partial
-from hashlib import md5
 from pathlib import Path
 
-import numpy as np
 import pytest
 import requests
 from conftest import ROOT, command, environment, fresh_clone
 from mlflow import MlflowClient
 from omegaconf import OmegaConf
+from pages import blocks
+from projects import commit, dvc, edit, git, make_files, set_source, small_clone
 from servers import LIMIT, free_port
-from test_docs import blocks
-from test_mnist import Quiet, idx, server
-from test_pipeline import damage, dvc, edit, git
+from test_data import Quiet, server
+from test_pipeline import damage
 from torchvision.datasets import FashionMNIST
 
 (BACK,) = re.findall("`(git checkout .*?)`", (ROOT / "docs" / "dvc.md").read_text())
+pytestmark = pytest.mark.docs
+
 COMMANDS = {page: "\n".join(blocks(f"docs/{page}.md", "sh")) for page in ("dvc", "data")}
 
 
@@ -40,50 +40,15 @@ def shell(folder: Path, text: str) -> str:
     return command(["env", f"PATH={path}", "sh", "-ec", text], folder).stdout
 
 
-def make_files(folder: Path, *, train: int, test: int, seed: int) -> dict[str, str]:
-    """Four files like MNIST's: noise, brighter the higher the digit. Gives {name: MD5}."""
-    random = np.random.default_rng(seed)
-    folder.mkdir(exist_ok=True)
-    for prefix, count in (("train", train), ("t10k", test)):
-        labels = random.integers(10, size=count, dtype=np.uint8)
-        images = random.integers(100, size=(count, 28, 28), dtype=np.uint8) + 15 * labels[:, None, None]
-        for name, values in (("images-idx3", images), ("labels-idx1", labels)):
-            content = idx(*values.shape, body=values.tobytes())
-            (folder / f"{prefix}-{name}-ubyte.gz").write_bytes(gzip.compress(content, mtime=0))
-    return {path.name: md5(path.read_bytes()).hexdigest() for path in folder.glob("*.gz")}
-
-
-def source(path: Path, mirror: str, files: dict[str, str]) -> None:
-    """Makes a description of where data come from one of these files."""
-    config = OmegaConf.load(path)
-    assert config.files.keys() == files.keys()
-    OmegaConf.save({"mirrors": [mirror], "files": files}, path)
-
-
 def contents(folder: Path) -> dict[Path, bytes]:
     """Of all files but README.md, which DVC leaves alone."""
     files = [path for path in folder.rglob("*") if path.is_file() and path.name != "README.md"]
     return {path.relative_to(folder): path.read_bytes() for path in files}
 
 
-def commit(clone: Path) -> None:
-    git(clone, "add", "--all")
-    git(clone, "-c", "user.name=a", "-c", "user.email=a@example.org", "commit", "--quiet", "--message=more")
-
-
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project with 1,000 training images and a short training; everything before it is made and committed."""
-    clone = fresh_clone(tmp_path_factory.mktemp("clone"))
-    files = make_files(clone / "mirror", train=1200, test=300, seed=0)
-    source(clone / "conf" / "data" / "source" / "mnist.yaml", "http://127.0.0.1:9/", files)
-    edit(clone / "conf" / "data" / "mnist.yaml", "validation: 10000", "validation: 200")
-    edit(clone / "conf" / "trainer" / "auto.yaml", "max_epochs: 8", "max_epochs: 1")
-    edit(clone / "conf" / "model" / "deep.yaml", "[50, 50, 50, 50, 50, 50, 50, 50]", "[10, 10, 10]")
-    edit(clone / "dvc.yaml", "--draws 1000", "--draws 2")
-    dvc(clone, "repro", "lesson")
-    commit(clone)
-    return clone
+    return small_clone(tmp_path_factory.mktemp("clone"))
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +211,7 @@ def test_fashion_mnist_as_the_page_adds_it(tmp_path: Path) -> None:
     assert FashionMNIST.mirrors == OmegaConf.load(described).mirrors
     edit(config, "validation: 10000", "validation: 200")
     with server(partial(Quiet, directory=str(tmp_path / "served"))) as mirror:
-        source(described, mirror, made)
+        set_source(described, mirror, made)
         output = shell(clone, COMMANDS["data"])
     assert re.search(r"fashion_mnist: .* 10 classes\n +train +1000 x 784", output)
     assert "recorded as run" in output

@@ -11,17 +11,10 @@ from hashlib import md5
 from pathlib import Path
 
 import pytest
-from conftest import command, environment, fresh_clone, wait_for
+from conftest import ROOT, command, environment, fresh_clone, wait_for
 from mlflow import MlflowClient
 from omegaconf import OmegaConf
-
-
-def dvc(clone: Path, *arguments: str) -> str:
-    return command([sys.executable, "-m", "dvc", *arguments], clone).stdout
-
-
-def git(clone: Path, *arguments: str) -> str:
-    return command(["git", *arguments], clone).stdout
+from projects import dvc, edit, git
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +27,6 @@ def made(clone: Path) -> Path:
     """The clone, and its data."""
     dvc(clone, "repro", "normalize")
     return clone
-
-
-def edit(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
 
 
 def test_the_data_is_remade_as_it_is_pinned(clone: Path) -> None:
@@ -69,7 +56,7 @@ def cached(clone: Path, path: Path) -> Path:
     return clone / ".dvc" / "cache" / "files" / "md5" / digest[:2] / digest[2:]
 
 
-@pytest.mark.fault(
+@pytest.mark.faults(
     "DVC's cached copy of a raw file is damaged, and checked out again",
     "`normalize` refuses it by its hash, which is not that of `data.dvc`, and names the command that brings it back",
 )
@@ -90,7 +77,7 @@ def test_a_damaged_object_in_the_cache(made: Path) -> None:
     assert git(made, "status", "--porcelain") == ""
 
 
-@pytest.mark.fault(
+@pytest.mark.faults(
     "a normalised file is damaged", "training refuses it by its SHA-256 and names the command that remakes it"
 )
 def test_a_damaged_normalised_file(made: Path) -> None:
@@ -102,7 +89,7 @@ def test_a_damaged_normalised_file(made: Path) -> None:
     assert git(made, "status", "--porcelain") == ""
 
 
-@pytest.mark.fault(
+@pytest.mark.faults(
     "the normalised data are not made from the data that data.dvc pins",
     "training refuses them, naming both hashes and `dvc repro normalize`",
 )
@@ -128,7 +115,7 @@ def short(clone: Path) -> Path:
     return clone
 
 
-@pytest.mark.fault(
+@pytest.mark.faults(
     "two `dvc repro` at once; then `kill -9` of the first, and of all it started",
     "the second says who holds the lock and ends; dvc.lock is as it was; the next `dvc repro` does what is left to do",
 )
@@ -168,6 +155,7 @@ def test_repro_runs_to_the_end_and_then_has_nothing_to_do(short: Path) -> None:
     assert "Data and pipelines are up to date" in dvc(clone, "repro")
 
 
+@pytest.mark.slow
 def test_a_changed_variant_changes_only_what_depends_on_it(clone: Path) -> None:
     edit(clone / "conf" / "init" / "shifted_relu.yaml", "shift: 0.5", "shift: 0.25")
     assert set(json.loads(dvc(clone, "status", "--json"))) == {"train"}
@@ -183,14 +171,11 @@ def test_a_changed_variant_changes_only_what_depends_on_it(clone: Path) -> None:
 
 
 def test_every_variant_is_in_the_params_that_dvc_shows() -> None:
-    root = Path(__file__).parents[1]
-    listed = {Path(name).stem for name in OmegaConf.load(root / "dvc.yaml").params}
-    assert listed == {path.stem for path in (root / "conf" / "init").glob("*.yaml")}
+    listed = {Path(name).stem for name in OmegaConf.load(ROOT / "dvc.yaml").params}
+    assert listed == {path.stem for path in (ROOT / "conf" / "init").glob("*.yaml")}
 
 
 def test_kaiming_reaches_what_is_promised() -> None:
     """784-50-10, cross-entropy, SGD, batches of 64: above 96.5 % on the test images, by the results that git has."""
-    metrics = json.loads(
-        (Path(__file__).parents[1] / "report" / "metrics" / "init=kaiming,model=shallow.json").read_text()
-    )
+    metrics = json.loads((ROOT / "report" / "metrics" / "init=kaiming,model=shallow.json").read_text())
     assert metrics["test/accuracy"] - metrics["test/accuracy.ci95"] > 0.965

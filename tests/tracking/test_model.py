@@ -11,7 +11,7 @@ from conftest import Train, command
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.models import Model
-from test_docs import blocks
+from pages import blocks
 
 from initlab.data.idx import read_pair
 from initlab.tracking.sync import sync_run

@@ -19,6 +19,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from servers import free_port
 
+pytestmark = pytest.mark.engines
+
 QUIET = "hydra.callbacks.sweep.report=false"
 JOBS = ("-m", "init=kaiming,pytorch,normal", "trainer=cpu", "replicas=2", "trainer.max_epochs=6", QUIET)
 LONG = ("-m", "init=kaiming,normal", "trainer=cpu", "replicas=2", "trainer.max_epochs=500", QUIET)
@@ -97,7 +99,7 @@ def number_of(run: Run) -> int:
     return int(run.data.tags["owner"].split()[1])
 
 
-@pytest.mark.fault(
+@pytest.mark.faults(
     "Slurm takes the machine of a job (submitit's signal), while it trains",
     "the job is queued again and goes on from its last checkpoint: the same run, the same bits",
 )
@@ -118,7 +120,7 @@ def test_submitit(serial: Sweep, project: Path) -> None:
 
 
 @pytest.mark.skipif(slurm.MISSING != [], reason=f"no Slurm here: {', '.join(slurm.MISSING)}")
-@pytest.mark.fault(
+@pytest.mark.faults(
     "Slurm queues a job again that was training",
     "the job goes on from its last checkpoint: the same run, the same bits",
 )
@@ -138,7 +140,7 @@ def test_slurm(serial: Sweep, project: Path, tmp_path: Path) -> None:
     assert_same(Sweep(folder), serial)
 
 
-@pytest.mark.fault(
+@pytest.mark.faults(
     "`kill -9` of a worker of joblib",
     "the sweep ends, FAILED, and no job reads RUNNING; the same command with `resume=true` ends it, losing nothing",
 )
@@ -162,7 +164,7 @@ def test_joblib_loses_a_worker(serial: Sweep, project: Path) -> None:
     assert_same(Sweep(folder), serial)
 
 
-@pytest.mark.fault(
+@pytest.mark.faults(
     "SIGTERM, or `kill -9`, to a sweep whose jobs run in processes of joblib",
     "its jobs are KILLED with it, and none of its processes is left",
 )
@@ -226,7 +228,7 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-@pytest.mark.fault(
+@pytest.mark.faults(
     "a node of a Ray cluster dies while jobs run on it",
     "Ray starts them again on another node, where they go on from their last checkpoint: the same runs, the same bits",
 )

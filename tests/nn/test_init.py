@@ -1,11 +1,11 @@
 """Every scheme draws what its formula says, from a stream that is a function of (seed, replica) alone."""
 
 from math import sqrt
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -14,7 +14,7 @@ from initlab.nn import init, mlp
 from initlab.nn.activations import Activation
 from initlab.random_streams import stream
 
-CONF = Path(__file__).parents[1] / "conf" / "init"
+CONF = ROOT / "conf" / "init"
 VARIANTS = sorted(path.stem for path in CONF.glob("*.yaml"))
 
 

@@ -61,7 +61,7 @@ def place(project: Path) -> Place:
 SIGNALS = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
 
 
-@pytest.mark.fault(
+@pytest.mark.faults(
     "`kill -9`, SIGTERM, Ctrl-C at a random moment of a run, once or twice",
     "the same command with `resume=true`: weights, every point of every metric and the replica table to the bit those "
     "of a run that nothing happened to, in the same MLflow run",
@@ -93,7 +93,7 @@ def test_a_run_ended_at_any_moment_goes_on(place: Place, trial: int) -> None:
     assert len(new) <= 1 + trial % 2
 
 
-@pytest.mark.fault(
+@pytest.mark.faults(
     "`kill -9` at a random moment of a sweep",
     "the same command with `resume=true`: finished jobs are left alone, the one that was ended goes on, the rest run; "
     "one parent, one report",
@@ -131,6 +131,7 @@ def jobs(place: Place, status: str) -> list[Run]:
     return [run for run in found if run.info.status == status]
 
 
+@pytest.mark.slow
 def test_a_folder_is_not_used_twice(place: Place, train: Train) -> None:
     """Neither a run's nor a sweep's: resume goes on in it, and only if the run is there and has not finished."""
     words = ("-m", "init=kaiming", *SHORT, "hydra.sweep.dir=multirun/mine", "hydra.callbacks.sweep.report=false")
@@ -144,6 +145,7 @@ def test_a_folder_is_not_used_twice(place: Place, train: Train) -> None:
     assert len(place.runs()) == before + 1  # a new one: that which had this folder has finished
 
 
+@pytest.mark.slow
 def test_resume_by_the_id_of_a_run(place: Place) -> None:
     """Only with the same command, and not what is going on or over."""
     words = (*SHORT, "seed=7")
@@ -169,7 +171,7 @@ def test_resume_by_the_id_of_a_run(place: Place) -> None:
             configs.is_resume(OmegaConf.create({"resume": resume}))
 
 
-@pytest.mark.fault("`kill -9` while a checkpoint is written", "the checkpoint before it is there, whole")
+@pytest.mark.faults("`kill -9` while a checkpoint is written", "the checkpoint before it is there, whole")
 def test_a_checkpoint_is_whole_whenever_its_writer_is_killed(tmp_path: Path, trial: int) -> None:
     """Of two that take turns, one is there: each is a number, a million times over."""
     code = (
@@ -193,6 +195,7 @@ def test_a_checkpoint_is_whole_whenever_its_writer_is_killed(tmp_path: Path, tri
     assert weights[0, 0] in (written - 1, written)
 
 
+@pytest.mark.slow
 def test_a_torn_checkpoint_is_named(project: Path, train: Train) -> None:
     words = (*SHORT, "hydra.run.dir=outputs/torn")
     with started(*words, cwd=project) as process:
@@ -252,7 +255,7 @@ CAN_MOUNT = (
 
 
 @pytest.mark.skipif(not CAN_MOUNT, reason="no small file system can be mounted here")
-@pytest.mark.fault(
+@pytest.mark.faults(
     "the disk is full while a run goes on",
     "the run ends FAILED within an epoch, naming the file; what was recorded is there; with room again, `resume=true`",
 )
@@ -291,6 +294,7 @@ def test_bits_do_not_depend_on_cores(place: Place, train: Train, monkeypatch: py
         assert [row for row in compare(runs[0], run) if row.differ] == []
 
 
+@pytest.mark.slow
 def test_bits_do_not_depend_on_other_jobs(place: Place, train: Train) -> None:
     """One before it in the same process, with more replicas. Other launchers: test_launchers.py."""
     train("-m", *ADAM, "replicas=3,2", "hydra.callbacks.sweep.report=false")

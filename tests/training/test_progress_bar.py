@@ -8,6 +8,7 @@ import sys
 import termios
 from pathlib import Path
 
+import pytest
 from conftest import Train, environment
 
 # An epoch that takes longer than a second, after which the bar is shown.
@@ -46,11 +47,13 @@ def test_an_epoch_is_told_while_it_lasts(project: Path) -> None:
     assert re.search(r"\r *\repoch 1/1 ", shown)  # wiped out before the epoch's line is printed
 
 
+@pytest.mark.slow
 def test_a_file_gets_no_bar(train: Train) -> None:
     done = train(*LONG)
     assert "\r" not in done.stdout
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_none_if_the_log_is_off(project: Path) -> None:
     assert "781" not in on_a_terminal((*LONG, "hydra/job_logging=disabled"), project)

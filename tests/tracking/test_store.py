@@ -40,7 +40,7 @@ def test_a_deleted_experiment_is_named(tmp_path: Path) -> None:
         store.connect(uri, "gone")
 
 
-@pytest.mark.fault(
+@pytest.mark.faults(
     "processes connect to a database (sqlite) in use, write, and leave",
     "all that any of them wrote is there",
 )
@@ -82,7 +82,7 @@ with start_run(uri=uri, experiment="initlab", folder=folder, name="job", config=
 """
 
 
-@pytest.mark.fault(
+@pytest.mark.faults(
     "eight jobs at once on a fresh store (sqlite), each with 10,000 points of a metric",
     "the store is made once, under a lock; every point is there once",
     cost=5,
@@ -126,7 +126,7 @@ def test_what_was_logged_before_is_not_logged_again(tmp_path: Path) -> None:
         journal.append({4: {"loss": np.array([0.2, 0.5])}})
 
 
-@pytest.mark.fault(
+@pytest.mark.faults(
     "a run is resumed, or synced, while it goes on",
     "refused: one process at a time is at a run",
 )
@@ -154,7 +154,7 @@ def test_a_journal_that_somebody_changed_is_named(name: str, text: str, tmp_path
         Journal(tmp_path)
 
 
-@pytest.mark.fault(
+@pytest.mark.faults(
     "another program holds the database locked (sqlite)",
     "the run goes on; its record waits in its folder and is sent when the lock is gone",
 )
@@ -210,7 +210,7 @@ def assert_all_is_told(server: tuple[MlflowServer, str], seed: int) -> None:
 SHORT = ("trainer=cpu", "replicas=2", "trainer.max_epochs=12", "tracking=server")
 
 
-@pytest.mark.fault(
+@pytest.mark.faults(
     "an MLflow server, on PostgreSQL, is killed while two runs log to it, and started again",
     "training goes on; metrics wait in the runs' folders, in order, and are sent when it is back",
     cost=2,
@@ -235,7 +235,7 @@ def test_a_server_that_goes_away_and_comes_back(server: tuple[MlflowServer, str]
         assert_all_is_told(server, seed)
 
 
-@pytest.mark.fault(
+@pytest.mark.faults(
     "the server goes away while a run logs to it, and does not come back",
     "the run ends with exit code 1 and says where its record waits; later, `initlab sync`",
     cost=2,
@@ -259,7 +259,7 @@ def test_a_server_that_comes_back_later(server: tuple[MlflowServer, str], projec
     assert command(words, project).stdout == "nothing to sync: the store has all of 1 runs\n"
 
 
-@pytest.mark.fault(
+@pytest.mark.faults(
     "the server is down when a run starts", "refused within seconds, in one line; nothing is left behind"
 )
 def test_a_server_that_is_down(train: Train, project: Path) -> None:
@@ -271,7 +271,7 @@ def test_a_server_that_is_down(train: Train, project: Path) -> None:
     assert sorted(project.iterdir()) == before
 
 
-@pytest.mark.fault(
+@pytest.mark.faults(
     "the server goes away before a sweep's results are told", "one line says so; `resume=true` ends the sweep"
 )
 def test_a_server_that_is_lost_at_the_end_of_a_sweep(server: tuple[MlflowServer, str], tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from initlab.nn import init
 from initlab.report.layout import lay_out
 from initlab.sweep import launchers, preflight, search
 
+pytestmark = pytest.mark.engines
+
 SMALL = ("replicas=1", "trainer.max_epochs=1", "+trainer.limit_train_batches=1", "hydra.callbacks.sweep.report=false")
 # Gains up to 1000: in eight layers some trials overflow. After two random ones TPE chooses.
 SEARCH = (

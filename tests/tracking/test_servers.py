@@ -18,13 +18,15 @@ from conftest import ROOT, command, environment
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 from mlflow.pyfunc import load_model
+from pages import blocks
 from servers import PACKAGE, MlflowServer, Server, free_port, postgres
 from sqlalchemy import NullPool, create_engine, make_url, text
-from test_docs import blocks
 
 from initlab import cli
 from initlab.tracking import artifacts, run_logger, store
 from initlab.tracking.run_logger import start_run
+
+pytestmark = pytest.mark.servers
 
 
 def test_points_that_a_server_took_outlive_it(tmp_path: Path) -> None:
@@ -148,7 +150,7 @@ def as_user(monkeypatch: pytest.MonkeyPatch, name: str, password: str) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
 
 
-@pytest.mark.fault(
+@pytest.mark.faults(
     "a server asks for a password and gets none, or a wrong one; a user may not write",
     "refused in one line that says which, before any work",
 )
@@ -177,7 +179,7 @@ def test_a_sweep_of_a_user(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     assert f"  {site.mlflow.uri}/#/experiments/" in printed
     as_user(monkeypatch, *ANN)
     monkeypatch.chdir(site.project)
-    assert cli.main(["report", parent, "--tracking-uri", site.mlflow.uri]) is None
+    assert cli.main(["report", parent, "--tracking-uri", site.mlflow.uri]) == 0
     folder = next((site.project / "multirun").rglob("report"))
     again = site.project / "multirun" / parent / "report"
     assert (again / "index.html").read_bytes() == (folder / "index.html").read_bytes()
@@ -203,7 +205,7 @@ def test_a_sweep_of_a_user(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not any(ANN[1].encode() in words for words in (*kept, *map(str.encode, told)))
 
 
-@pytest.mark.fault(
+@pytest.mark.faults(
     "the S3 store is away while its server takes the run's metrics, and back later",
     "the run ends with exit code 1 and says where its record waits; later, `initlab sync`",
 )

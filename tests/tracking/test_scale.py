@@ -71,6 +71,7 @@ def test_many_differences_that_decide_nothing_are_counted() -> None:
     assert "Replicas are too few to tell 4 variants from kaiming." in words.lead(lay_out(noisy))
 
 
+@pytest.mark.slow
 def test_what_a_tracker_takes_is_measured(project: Path, tmp_path: Path) -> None:
     """Each kind of write, by one process and by two; then a store of a real run's copies, read in pages."""
     printed = command([sys.executable, "-c", MEASURED, str(tmp_path)], project).stdout

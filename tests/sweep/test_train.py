@@ -176,6 +176,7 @@ def test_artifacts(sweep: tuple[Run, list[Run]], client: MlflowClient) -> None:
     assert "figures/final_accuracy.png" in artifacts(client, parent, "figures")
 
 
+@pytest.mark.slow
 def test_a_report_from_the_id_of_a_sweep_or_from_its_folder(
     sweep: tuple[Run, list[Run]], client: MlflowClient, project: Path
 ) -> None:
@@ -257,7 +258,7 @@ def under_way(*arguments: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
         yield process
 
 
-@pytest.mark.fault(
+@pytest.mark.faults(
     "SIGTERM or Ctrl-C while a run trains",
     "KILLED with the signal as `end.reason`, exit code 143 or 130",
 )
@@ -277,7 +278,7 @@ def handles_sigterm(process: subprocess.Popen[str]) -> bool:
     return caught is not None and bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
-@pytest.mark.fault(
+@pytest.mark.faults(
     "Ctrl-C while libraries are imported",
     "no run, no stack trace, exit code 130",
 )
@@ -299,7 +300,7 @@ def test_ctrl_c_before_the_training_leaves_no_run(seconds: float, project: Path,
     assert len(runs(client)) == before
 
 
-@pytest.mark.fault(
+@pytest.mark.faults(
     "SIGTERM while a sweep trains",
     "the job and its parent are KILLED, the jobs after it do not start",
 )
@@ -313,7 +314,7 @@ def test_a_killed_sweep_ends_its_parent_too(project: Path, client: MlflowClient)
     assert runs(client, "tags.seed = '1431'") == []
 
 
-@pytest.mark.fault(
+@pytest.mark.faults(
     "`kill -9`, and another run starts on this host",
     "the first, which reads RUNNING, is marked KILLED",
 )
@@ -330,7 +331,7 @@ def test_kill_9_is_marked_on_the_next_start(project: Path, client: MlflowClient,
     assert len(client.get_metric_history(run.info.run_id, "val/accuracy")) >= 1
 
 
-@pytest.mark.fault(
+@pytest.mark.faults(
     "the checkpoint folder can't be written",
     "FAILED with the reason as a tag and the traceback as an artifact, exit code 1",
 )
@@ -349,7 +350,7 @@ def test_an_error_while_training_ends_a_run_as_failed(project: Path, client: Mlf
     assert run.data.tags["end.reason"] in trace
 
 
-@pytest.mark.fault(
+@pytest.mark.faults(
     "a job of a sweep fails",
     "that job and the parent are FAILED with the reason; the other jobs run, and are reported on",
 )
@@ -431,7 +432,7 @@ def test_what_a_sweep_knows_of_its_jobs(
         assert json.loads((tmp_path / "sweep.json").read_text()) == {"shared": shared}
 
 
-@pytest.mark.fault(
+@pytest.mark.faults(
     "a bad value, a folder that can't be written, a store that is not there: one way each",
     "refused in one line before anything is written",
 )
@@ -502,7 +503,7 @@ def test_a_refusal_takes_away_only_what_it_made(normalized: Path, tmp_path: Path
     assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
 
 
-@pytest.mark.fault(
+@pytest.mark.faults(
     "a folder that holds an earlier run is named for a new one",
     "refused; the earlier run stays",
 )
@@ -610,6 +611,7 @@ def test_what_a_sweep_prints(project: Path, client: MlflowClient) -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_a_sweep_says_nothing_if_the_log_is_off(project: Path) -> None:
     words = ["-m", "init=lecun", "experiment=smoke", "trainer=cpu", "model.hidden=[20]"]
     off = ["hydra/job_logging=disabled", "hydra/hydra_logging=disabled"]

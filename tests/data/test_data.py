@@ -16,6 +16,7 @@ import pytest
 import torch
 from conftest import ROOT
 from omegaconf import OmegaConf
+from projects import idx
 from safetensors.torch import load_file
 from torchvision.datasets import MNIST
 
@@ -90,7 +91,7 @@ def test_normalised_files_are_the_pinned_ones(raw: Path, normalized: Path, tmp_p
     assert md5(json.dumps(listing).encode()).hexdigest() + ".dir" == pinned.md5
 
 
-@pytest.mark.fault(
+@pytest.mark.faults(
     "a normalised file is torn, damaged or missing",
     "refused by name; `dvc repro -f normalize`",
 )
@@ -108,11 +109,7 @@ def test_verify_and_load_refuse_damage(normalized: Path, tmp_path: Path) -> None
         load(folder, "test")
 
 
-def idx(*sizes: int, body: bytes, kind: int = 8) -> bytes:
-    return bytes([0, 0, kind, len(sizes)]) + b"".join(size.to_bytes(4, "big") for size in sizes) + body
-
-
-@pytest.mark.fault(
+@pytest.mark.faults(
     "an IDX file that is torn, too long, of another kind, or promises more than it can hold",
     "refused by name, before memory is set aside for it",
 )
@@ -273,7 +270,7 @@ def good(raw: Path) -> Callable[..., BaseHTTPRequestHandler]:
     return partial(Quiet, directory=str(raw))
 
 
-@pytest.mark.fault(
+@pytest.mark.faults(
     "a mirror that is dead, slow, silent, cut off, or serves something else: one way each",
     "the next mirror is asked; only bytes with the right checksum are kept",
 )
@@ -288,7 +285,7 @@ def test_download_falls_through_to_the_next_mirror(
     assert {file.name: md5(file.read_bytes()).hexdigest() for file in (tmp_path / "mirror").iterdir()} == SMALL
 
 
-@pytest.mark.fault(
+@pytest.mark.faults(
     "no mirror serves the right bytes",
     "an error that names each failure; nothing is half written",
 )

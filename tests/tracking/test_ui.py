@@ -11,6 +11,8 @@ from conftest import ROOT, command
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 from servers import MlflowServer, free_port
 
+pytestmark = pytest.mark.browser
+
 BROWSERS = "chromium", "chromium-browser", "google-chrome"
 # A browser that asks nobody but us for anything; as root it runs without its sandbox, or not at all.
 QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]

@@ -1,0 +1,29 @@
+"""The pages of the documentation, and the blocks of code in them."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+
+
+class ShellBlock(NamedTuple):
+    """A block of commands. reason: why it can't be run in a small project, by the comment above it."""
+
+    text: str
+    reason: str | None
+
+
+def read(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """All blocks of code in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", read(page), re.DOTALL | re.MULTILINE)
+
+
+def shell_blocks(page: str) -> list[ShellBlock]:
+    found = re.findall(r"^(?:<!-- not run: ([^\n]+) -->\n)?```sh\n(.*?)^```", read(page), re.DOTALL | re.MULTILINE)
+    return [ShellBlock(text, reason or None) for reason, text in found]
