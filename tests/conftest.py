@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from initlab.data.normalize import normalize
+from initlab.data.normalize import write_normalized
 
 ROOT = Path(__file__).parents[1]
 
@@ -108,7 +108,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def normalized(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """data/normalized/mnist, made by the code under test."""
     folder = tmp_path_factory.mktemp("normalized") / "mnist"
-    normalize(raw, folder, validation=10_000, scale=256)
+    write_normalized(raw, folder, validation=10_000, scale=256)
     return folder
 
 

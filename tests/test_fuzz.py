@@ -34,7 +34,7 @@ from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor  # noqa: F4
 
 from initlab.data import DataError
 from initlab.data.idx import read_idx
-from initlab.data.normalize import normalize
+from initlab.data.normalize import write_normalized
 from initlab.data.normalized import SPLITS, load, read_facts, verify
 from initlab.nn import init, mlp, theory
 from initlab.nn.activations import Activation
@@ -65,7 +65,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def normalised(tiny: Path) -> Path:
-    normalize(tiny, tiny / "normalised", validation=10, scale=256)
+    write_normalized(tiny, tiny / "normalised", validation=10, scale=256)
     return tiny / "normalised"
 
 
@@ -223,7 +223,7 @@ def test_data_is_normalised_right_or_refused(
     raw.mkdir(exist_ok=True)
     for name, content in files.items():
         (raw / name).write_bytes(content)
-    facts, _ = attempt(lambda: normalize(raw, out, validation=validation, scale=scale), DataError)
+    facts, _ = attempt(lambda: write_normalized(raw, out, validation=validation, scale=scale), DataError)
     if facts is None:
         return
     assert read_facts(out) == facts
@@ -246,7 +246,7 @@ def test_any_regime_gives_the_same_images_or_is_refused(regime: tuple[Any, Any],
     """Once they are normalised, what they were divided by does not matter."""
     validation, scale = regime
     out = folder / "regime"
-    facts, refusal = attempt(lambda: normalize(tiny, out, validation=validation, scale=scale), DataError)
+    facts, refusal = attempt(lambda: write_normalized(tiny, out, validation=validation, scale=scale), DataError)
     if facts is None:
         names = {"validation": validation, "scale": scale}
         assert str(refusal).startswith(tuple(f"{name} is {value!r}; expected " for name, value in names.items()))

@@ -113,9 +113,9 @@ def _report(chosen: argparse.Namespace) -> int:
 
 
 def _sync(chosen: argparse.Namespace) -> int:
-    from initlab.tracking.sync import sync
+    from initlab.tracking.sync import sync_runs
 
-    return 1 if sync(chosen.folders, chosen.tracking_uri) else 0
+    return 1 if sync_runs(chosen.folders, chosen.tracking_uri) else 0
 
 
 def _lesson(chosen: argparse.Namespace) -> int:
@@ -128,10 +128,10 @@ def _lesson(chosen: argparse.Namespace) -> int:
 def _download(chosen: argparse.Namespace) -> int:
     from omegaconf import OmegaConf
 
-    from initlab.data.download import download
+    from initlab.data.download import download_files
 
     config = OmegaConf.load(chosen.source)
-    download(config.mirrors, config.files, chosen.folder)
+    download_files(config.mirrors, config.files, chosen.folder)
     return 0
 
 
@@ -144,6 +144,6 @@ def _normalize(chosen: argparse.Namespace) -> int:
         config = OmegaConf.load(path)
         pin.check_pinned(chosen.raw, OmegaConf.select(config, "pin"))
         folder = Path(chosen.out, path.stem)
-        facts = normalize.normalize(chosen.raw, folder, validation=config.validation, scale=config.scale)
+        facts = normalize.write_normalized(chosen.raw, folder, validation=config.validation, scale=config.scale)
         print(normalize.describe(path.stem, facts))
     return 0

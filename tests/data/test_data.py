@@ -21,9 +21,9 @@ from safetensors.torch import load_file
 from torchvision.datasets import MNIST
 
 from initlab.data import DataError
-from initlab.data.download import download
+from initlab.data.download import download_files
 from initlab.data.idx import read_idx
-from initlab.data.normalize import normalize, split
+from initlab.data.normalize import split, write_normalized
 from initlab.data.normalized import load, read_facts, verify
 from initlab.data.pin import check_pinned, pinned_hash
 
@@ -47,7 +47,7 @@ def test_mirrors_and_checksums_are_torchvisions() -> None:
 
 def test_facts_of_mnist(raw: Path, tmp_path: Path) -> None:
     """The lesson's second version: 50,000 x 784, mean 0.1304, std 0.3073; validation -0.0059 and 0.9924."""
-    facts = normalize(raw, tmp_path, **regime("mnist"))
+    facts = write_normalized(raw, tmp_path, **regime("mnist"))
     assert (facts["mean"], facts["std"]) == pytest.approx((0.1304, 0.3073), abs=5e-5)
     train, validation = facts["splits"]["train"], facts["splits"]["validation"]
     assert (train["images"], validation["images"], facts["splits"]["test"]["images"]) == (50_000, 10_000, 10_000)
@@ -58,7 +58,7 @@ def test_facts_of_mnist(raw: Path, tmp_path: Path) -> None:
 
 def test_facts_of_mnist_60k(raw: Path, tmp_path: Path) -> None:
     """The lesson's first version: 60,000 x 784, mean 33.3184, std 78.5675, before; 0 and 1 after."""
-    facts = normalize(raw, tmp_path, **regime("mnist_60k"))
+    facts = write_normalized(raw, tmp_path, **regime("mnist_60k"))
     assert (facts["mean"], facts["std"]) == pytest.approx((33.3184, 78.5675), abs=5e-5)
     assert facts["splits"]["train"]["images"] == 60_000
     assert facts["splits"]["validation"]["sha256"] == facts["splits"]["test"]["sha256"]
@@ -83,7 +83,7 @@ def test_images_are_the_files_pixels(raw: Path, normalized: Path) -> None:
 
 def test_normalised_files_are_the_pinned_ones(raw: Path, normalized: Path, tmp_path: Path) -> None:
     """The same bytes on every machine: the hash in dvc.lock, which DVC takes over the sorted list of all files' MD5."""
-    normalize(raw, tmp_path / "mnist_60k", **regime("mnist_60k"))
+    write_normalized(raw, tmp_path / "mnist_60k", **regime("mnist_60k"))
     files = [*normalized.parent.rglob("*.*"), *tmp_path.rglob("*.*")]
     paths = {"/".join(file.parts[-2:]): file for file in files}
     listing = [{"md5": md5(paths[name].read_bytes()).hexdigest(), "relpath": name} for name in sorted(paths)]
@@ -280,7 +280,7 @@ def test_download_falls_through_to_the_next_mirror(
     fault: type[Faulty], raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with server(fault) as bad, server(good(raw)) as fine:
-        download([bad, fine], SMALL, tmp_path / "mirror", timeout=1, retries=0)
+        download_files([bad, fine], SMALL, tmp_path / "mirror", timeout=1, retries=0)
         Silent.released.set()
     assert {file.name: md5(file.read_bytes()).hexdigest() for file in (tmp_path / "mirror").iterdir()} == SMALL
 
@@ -304,7 +304,7 @@ def test_download_leaves_nothing_when_no_mirror_is_left(raw: Path, tmp_path: Pat
         server(WrongBytes) as wrong,
         pytest.raises(DataError, match="no mirror serves t10k-labels") as caught,
     ):
-        download([partly, wrong, "http://127.0.0.1:9/"], SMALL, tmp_path / "mirror", timeout=1, retries=0)
+        download_files([partly, wrong, "http://127.0.0.1:9/"], SMALL, tmp_path / "mirror", timeout=1, retries=0)
     message = str(caught.value)
     assert [word in message for word in (partly, wrong, "127.0.0.1:9", "404", "hash")] == [True] * 5
     assert list((tmp_path / "mirror").iterdir()) == []
@@ -321,7 +321,7 @@ def test_download_keeps_what_is_right_and_mends_what_is_not(raw: Path, tmp_path:
     (tmp_path / "served").mkdir()
     shutil.copy(raw / damaged, tmp_path / "served")
     with server(good(tmp_path / "served")) as url:
-        download([url], SMALL, mirror, timeout=5, retries=0)
+        download_files([url], SMALL, mirror, timeout=5, retries=0)
     assert md5((mirror / damaged).read_bytes()).hexdigest() == SMALL[damaged]
 
 
@@ -338,6 +338,6 @@ def test_download_tries_a_mirror_again(raw: Path, tmp_path: Path) -> None:
 
     name = sorted(SMALL)[0]
     with server(partial(FirstTimeBusy, directory=str(raw))) as url:
-        download([url], {name: SMALL[name]}, tmp_path / "mirror", timeout=5, retries=1)
+        download_files([url], {name: SMALL[name]}, tmp_path / "mirror", timeout=5, retries=1)
     assert FirstTimeBusy.asked == 2
     assert (tmp_path / "mirror" / name).exists()

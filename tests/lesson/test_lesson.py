@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-from initlab.data.normalize import normalize
+from initlab.data.normalize import write_normalized
 from initlab.data.normalized import load
 from initlab.lesson import rows, sampling
 from initlab.lesson import table as lesson_table
@@ -33,7 +33,7 @@ IN_WORDS = {
 def normalized_both(raw: Path, normalized: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """data/normalized, with both regimes."""
     folder = tmp_path_factory.mktemp("both")
-    normalize(raw, folder / "mnist_60k", validation=None, scale=1)
+    write_normalized(raw, folder / "mnist_60k", validation=None, scale=1)
     (folder / "mnist").symlink_to(normalized)
     return folder
 

@@ -9,7 +9,7 @@ from initlab.data import DataError
 from initlab.data.digests import has_digest
 
 
-def download(
+def download_files(
     mirrors: Sequence[str], files: Mapping[str, str], folder: Path, *, timeout: float = 20, retries: int = 1
 ) -> None:
     """Downloads `files` ({name: MD5}) into `folder`, trying one mirror after another until one serves the right bytes.

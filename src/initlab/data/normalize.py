@@ -56,7 +56,7 @@ def pixel_values(mean: float, std: float, scale: float) -> Tensor:
     return ((torch.arange(256, dtype=torch.float64) / scale - mean) / std).float()
 
 
-def normalize(raw: Path, folder: Path, *, validation: int | None, scale: float) -> dict:
+def write_normalized(raw: Path, folder: Path, *, validation: int | None, scale: float) -> dict:
     """Normalises the raw files and writes them to `folder`: images (N, 784) float32, labels (N,) int64, and facts.json.
 
     Pixels are divided by `scale`, then normalised with the training mean and std, in all three splits.  validation: see

@@ -11,7 +11,7 @@ import yaml
 
 from initlab.nn import activations, init, losses
 
-CLASSES = "SGD Adam AdamW NAdam RAdam Adagrad Adadelta Adamax RMSprop"
+OPTIMIZERS = "SGD Adam AdamW NAdam RAdam Adagrad Adadelta Adamax RMSprop"
 
 
 def _own(module: ModuleType) -> set[str]:
@@ -32,7 +32,7 @@ TARGETS = {
     "pytorch_lightning.Trainer",
     "pytorch_lightning.callbacks.ModelCheckpoint",
     "pytorch_lightning.plugins.environments.LightningEnvironment",
-    *(f"torch.optim.{name}" for name in CLASSES.split()),
+    *(f"torch.optim.{name}" for name in OPTIMIZERS.split()),
 }
 # Trainer options that affect the results. Some of the others import what they name.
 TRAINER = {

@@ -13,7 +13,7 @@ from mlflow.artifacts import download_artifacts
 from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from omegaconf import OmegaConf
-from safetensors.torch import load_file
+from safetensors.torch import load as load_tensors
 
 from initlab.tracking import artifacts, store, ui
 from initlab.tracking.results import Results
@@ -79,7 +79,7 @@ class ParentRun:
         link = f"[Its jobs, side by side]({ui.address_of_jobs(self.experiment_id, self.run_id)})"
         with store.tracking_errors("the tracking store"):
             if best is not None:
-                run_id = next(job.info.run_id for job in self.jobs if best in (job.info.run_name, _unique_name(job)))
+                run_id = _by_name(self.jobs)[best].info.run_id
                 self.client.set_tag(self.run_id, "best", best)
                 link = f"[The best]({ui.address(self.experiment_id, run_id)}) · {link}"
             text = f"{lead} {link}\n\n{table}"
@@ -88,7 +88,7 @@ class ParentRun:
 
     def job_seconds(self) -> dict[str, float]:
         """Returns {run: seconds it took}, for the jobs whose results were collected."""
-        return {job.info.run_name: (job.info.end_time - job.info.start_time) / 1000 for job in self.jobs}
+        return {name: (job.info.end_time - job.info.start_time) / 1000 for name, job in _by_name(self.jobs).items()}
 
     def ended_jobs(self, since: int) -> list[EndedJob]:
         """Returns the jobs that have ended since a time (ms since 1970), ordered by end. Raises store.TrackingError."""
@@ -198,19 +198,17 @@ def _log_files(client: MlflowClient, run_id: str, folder: Path, names: Sequence[
         client.log_artifact(run_id, str(folder / name), None if within == "." else within)
 
 
-def _unique_name(job: Run) -> str:
-    """Returns a name that tells a job from others of the same name."""
-    return f"{job.info.run_name} ({job.info.run_id[:8]})"
+def _by_name(jobs: Sequence[Run]) -> dict[str, Run]:
+    """{name: the newest run of a job}. Jobs with the same name but different configurations get their id added."""
+    newest = {(job.info.run_name, job.data.tags["config.sha256"]): job for job in jobs}
+    count = Counter(name for name, _ in newest)
+    return {name if count[name] == 1 else f"{name} ({job.info.run_id[:8]})": job for (name, _), job in newest.items()}
 
 
 def _combined(client: MlflowClient, jobs: Sequence[Run]) -> Results | None:
     """Combines the results of jobs: their tables one below the other, with name and overrides as columns."""
-    # The newest run of a job counts. Jobs with the same name may have different configurations.
-    newest = {(job.info.run_name, job.data.tags["config.sha256"]): job for job in jobs}
-    twice = Counter(name for name, _ in newest)
     tables, runs, tensors = [], {}, {}
-    for (name, _), job in newest.items():
-        name = name if twice[name] == 1 else _unique_name(job)
+    for name, job in _by_name(jobs).items():
         overrides = json.loads(job.data.tags["overrides"])
         swept = dict(item.lstrip("+~").partition("=")[::2] for item in overrides)
         with TemporaryDirectory() as folder:
@@ -220,7 +218,7 @@ def _combined(client: MlflowClient, jobs: Sequence[Run]) -> Results | None:
                 for file in (artifacts.REPLICAS, artifacts.TENSORS, artifacts.CONFIG, artifacts.THEORY)
             )
             values = pd.read_csv(table)
-            tensors[name] = load_file(tensor)
+            tensors[name] = load_tensors(Path(tensor).read_bytes())
             runs[name] = {
                 "overrides": swept,
                 "config": OmegaConf.to_container(OmegaConf.load(config)),

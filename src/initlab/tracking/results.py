@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from initlab import atomic_files
 from initlab.tracking.artifacts import REPLICAS, RUNS, TENSORS
 
 
@@ -30,12 +32,10 @@ class Results(NamedTuple):
 
 def save(results: Results, folder: Path) -> None:
     """Writes the three files. The table is last: if it is there, all are."""
-    folder.mkdir(parents=True, exist_ok=True)
     flat = {f"{run} {name}": tensor for run, named in results.tensors.items() for name, tensor in named.items()}
-    save_file(flat, folder / TENSORS)
-    (folder / TENSORS).chmod(0o644)  # safetensors makes files readable by their owner only
-    (folder / RUNS).write_text(json.dumps(results.runs, indent=1) + "\n")
-    results.replicas.to_csv(folder / REPLICAS, index=False)
+    atomic_files.write(folder / TENSORS, save_tensors(flat))
+    atomic_files.write(folder / RUNS, (json.dumps(results.runs, indent=1) + "\n").encode())
+    atomic_files.write(folder / REPLICAS, results.replicas.to_csv(index=False).encode())
 
 
 def load(folder: Path) -> Results:
@@ -43,9 +43,9 @@ def load(folder: Path) -> Results:
     for name in (REPLICAS, RUNS, TENSORS):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} holds no {name}, which a sweep leaves in its folder")
-    runs = json.loads((folder / RUNS).read_text())
+    runs = json.loads((folder / RUNS).read_text(encoding="utf-8"))
     tensors: dict[str, dict[str, Tensor]] = {run: {} for run in runs}
-    for flat, tensor in load_file(folder / TENSORS).items():
+    for flat, tensor in load_tensors((folder / TENSORS).read_bytes()).items():
         run, _, name = flat.rpartition(" ")
         tensors[run][name] = tensor
     return Results(pd.read_csv(folder / REPLICAS), runs, tensors)

@@ -12,7 +12,7 @@ from initlab.tracking.run_logger import RunLogger
 DEFAULT_FOLDERS = (Path("outputs"), Path("multirun"))
 
 
-def sync(folders: Sequence[Path], uri: str | None) -> int:
+def sync_runs(folders: Sequence[Path], uri: str | None) -> int:
     """Syncs every run in these folders, and prints what was done. Returns how many runs could not be synced.
 
     folders: by default outputs/ and multirun/.  uri: of the store; by default the one in which each run began.
