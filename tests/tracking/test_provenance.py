@@ -1,0 +1,33 @@
+"""Provenance: every file of ours that is loaded is in it, by its path within the package."""
+
+import json
+import sys
+from hashlib import sha256
+
+from conftest import ROOT, command
+
+from initlab.tracking import provenance
+
+LOADED = """
+import json, sys
+import initlab.sweep.session, initlab.training.fit
+from initlab.tracking import provenance
+
+print(json.dumps([provenance.code(), [name for name in sys.modules if name.partition(".")[0] == "initlab"]]))
+"""
+
+
+def test_every_loaded_file_is_hashed() -> None:
+    """A module's name says where its file is: initlab.nn.mlp is nn/mlp.py, or nn/mlp/__init__.py."""
+    code, modules = json.loads(command([sys.executable, "-c", LOADED], ROOT).stdout)
+    package = ROOT / "src" / "initlab"
+    paths = [package.joinpath(*module.split(".")[1:]) for module in modules]
+    files = {path / "__init__.py" if path.is_dir() else path.with_suffix(".py") for path in paths}
+    assert set(code) == {file.relative_to(package).as_posix() for file in files}
+    assert {"nn/mlp.py", "nn/init.py", "data/datamodule.py", "training/module.py", "workers.py"} <= set(code)
+    assert code == {name: sha256((package / name).read_bytes()).hexdigest() for name in code}
+
+
+def test_names_that_were_recorded_are_hashed_if_they_are_ours() -> None:
+    """A record comes from a store that others can write to: it names no file elsewhere."""
+    assert set(provenance.code(["nn/mlp.py", "nn/gone.py", "../../pyproject.toml", "/etc/hostname"])) == {"nn/mlp.py"}
