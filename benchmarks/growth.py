@@ -15,8 +15,7 @@ from omegaconf import OmegaConf
 from benchmarks import stores
 from initlab import report
 from initlab.tracking import artifacts, results
-from initlab.tracking.parent_run import find_resumable_sweep
-from initlab.tracking.run_logger import find_resumable_run
+from initlab.tracking.resume import find_resumable_run, find_resumable_sweep
 
 KINDS = "sqlite", "server"
 JOBS = 100, 1_000, 5_000

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from omegaconf import OmegaConf
 from sqlalchemy import NullPool, create_engine, text
 
-from initlab.data.normalized import read_facts
+from initlab.data.normalized_files import read_facts
 from initlab.tracking import artifacts, provenance, results
 from initlab.tracking.journal import Journal
 from initlab.tracking.parent_run import ParentRun

@@ -35,7 +35,7 @@ from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor  # noqa: F4
 from initlab.data import DataError
 from initlab.data.idx import read_idx
 from initlab.data.normalize import write_normalized
-from initlab.data.normalized import SPLITS, load, read_facts, verify
+from initlab.data.normalized_files import SPLITS, load, read_facts, verify
 from initlab.nn import init, mlp, theory
 from initlab.nn.activations import Activation
 from initlab.nn.losses import CrossEntropy, MeanSquaredError

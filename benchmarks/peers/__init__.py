@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from initlab.data.normalized import load
+from initlab.data.normalized_files import load
 
 FOLDER = Path("data/normalized/mnist")
 HIDDEN, CLASSES, BATCH, LEARNING_RATE = 50, 10, 64, 0.05

@@ -138,11 +138,11 @@ def _download(chosen: argparse.Namespace) -> int:
 def _normalize(chosen: argparse.Namespace) -> int:
     from omegaconf import OmegaConf
 
-    from initlab.data import normalize, pin
+    from initlab.data import dvc_pin, normalize
 
     for path in chosen.configs:
         config = OmegaConf.load(path)
-        pin.check_pinned(chosen.raw, OmegaConf.select(config, "pin"))
+        dvc_pin.check_pinned(chosen.raw, OmegaConf.select(config, "pin"))
         folder = Path(chosen.out, path.stem)
         facts = normalize.write_normalized(chosen.raw, folder, validation=config.validation, scale=config.scale)
         print(normalize.describe(path.stem, facts))

@@ -15,17 +15,17 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT
+from helpers.projects import idx
 from omegaconf import OmegaConf
-from projects import idx
 from safetensors.torch import load_file
 from torchvision.datasets import MNIST
 
 from initlab.data import DataError
 from initlab.data.download import download_files
+from initlab.data.dvc_pin import check_pinned, pinned_hash
 from initlab.data.idx import read_idx
 from initlab.data.normalize import split, write_normalized
-from initlab.data.normalized import load, read_facts, verify
-from initlab.data.pin import check_pinned, pinned_hash
+from initlab.data.normalized_files import load, read_facts, verify
 
 SOURCE = OmegaConf.load(ROOT / "conf" / "data" / "source" / "mnist.yaml")
 FILES = dict(SOURCE.files)

@@ -12,11 +12,11 @@ from textwrap import indent
 import pytest
 import torch
 from conftest import ROOT, command
+from helpers.pages import PAGES, blocks, shell_blocks
+from helpers.projects import small_clone
 from hydra import compose, initialize_config_dir
 from mlflow import MlflowClient
 from omegaconf import OmegaConf
-from pages import PAGES, blocks, shell_blocks
-from projects import small_clone
 
 from initlab.nn import init, layer_stats
 from initlab.training.build import build

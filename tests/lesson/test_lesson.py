@@ -10,7 +10,7 @@ import torch
 from conftest import ROOT
 
 from initlab.data.normalize import write_normalized
-from initlab.data.normalized import load
+from initlab.data.normalized_files import load
 from initlab.lesson import rows, sampling
 from initlab.lesson import table as lesson_table
 from initlab.nn import init

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats as scipy_stats
 
-from initlab.intervals import mean_ci95
+from initlab.confidence_intervals import mean_ci95
 from initlab.nn import layer_stats
 
 R, D, E, B = 3, 4, 5, 6

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 import requests
 from conftest import ROOT, command, environment, fresh_clone
+from helpers.pages import blocks
+from helpers.projects import commit, dvc, edit, git, make_files, set_source, small_clone
+from helpers.servers import LIMIT, free_port
 from mlflow import MlflowClient
 from omegaconf import OmegaConf
-from pages import blocks
-from projects import commit, dvc, edit, git, make_files, set_source, small_clone
-from servers import LIMIT, free_port
 from test_data import Quiet, server
 from test_pipeline import damage
 from torchvision.datasets import FashionMNIST

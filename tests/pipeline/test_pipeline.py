@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, command, environment, fresh_clone, wait_for
+from helpers.projects import dvc, edit, git
 from mlflow import MlflowClient
 from omegaconf import OmegaConf
-from projects import dvc, edit, git
 
 
 @pytest.fixture(scope="module")

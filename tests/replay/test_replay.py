@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from initlab.replay.command import replay_all
 from initlab.replay.safe_config import ReplayError, read_config
 from initlab.sweep import config as configs
-from initlab.tracking.run_logger import sha256
+from initlab.tracking.params import sha256
 
 GROUPS = sorted(
     f"{path.parent.relative_to(ROOT / 'conf')}={path.stem}"

@@ -9,10 +9,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
-from sweeps import run, sweep
+from helpers.sweeps import run, sweep
 
 from initlab import report
-from initlab.report import words
+from initlab.report import sentences
 from initlab.report.layout import growth, lay_out
 from initlab.tracking import results
 
@@ -139,10 +139,10 @@ def test_another_result_reads_differently(shifted: tuple[float, ...], said: str,
 def test_replicas_that_diverge_are_said_and_set_apart(tmp_path: Path) -> None:
     found = sweep(run({"init": "kaiming"}, EVEN), run({"init": "wild"}, (0.9, 0.9, 0.1), diverged=1))
     view = lay_out(found)
-    assert words.verdicts(view, "")["diverged"] == ["wild"]
+    assert sentences.verdicts(view, "")["diverged"] == ["wild"]
     assert list(view.steps("wild", "", "val/loss")["mean"]) == [0.01, 0.005]  # of the two that are left
     assert list(view.steps("wild", "", "val/accuracy")["mean"]) == pytest.approx([0.45, 0.9])
-    assert words.accuracy(view, "wild", "").replace("\N{NO-BREAK SPACE}", " ") == "90.00 ± 0.00 % (1 of 3 diverged)"
+    assert sentences.accuracy(view, "wild", "").replace("\N{NO-BREAK SPACE}", " ") == "90.00 ± 0.00 % (1 of 3 diverged)"
     assert view.difference("wild", "", "test/accuracy") is None
     text = write(found, tmp_path).text
     assert "Replicas that diverged to nan: 1 of 3 of wild." in text
@@ -151,20 +151,20 @@ def test_replicas_that_diverge_are_said_and_set_apart(tmp_path: Path) -> None:
 
 def test_nothing_is_compared_with_a_reference_that_diverges() -> None:
     view = lay_out(sweep(run({"init": "kaiming"}, (0.9, 0.9, 0.1), diverged=1), run({"init": "other"}, EVEN)))
-    assert words.verdicts(view, "") == {"better": [], "worse": [], "not told apart": [], "diverged": ["kaiming"]}
+    assert sentences.verdicts(view, "") == {"better": [], "worse": [], "not told apart": [], "diverged": ["kaiming"]}
 
 
 def test_what_all_replicas_have_left_has_no_end() -> None:
     view = lay_out(sweep(run({"init": "kaiming"}, EVEN), run({"init": "wild"}, (0.1, 0.1), diverged=2)))
     assert np.isnan(view.dead("wild", ""))
-    assert words.accuracy(view, "wild", "") == "2 of 2 diverged"
-    assert "wild" not in " ".join(words.inside(view))
+    assert sentences.accuracy(view, "wild", "") == "2 of 2 diverged"
+    assert "wild" not in " ".join(sentences.inside(view))
 
 
 def test_runs_of_other_batches_are_not_paired() -> None:
     view = lay_out(sweep(*(run({"init": "kaiming", "seed": str(seed)}, EVEN) for seed in range(2))))
     assert view.difference("seed=1", "", "test/accuracy") is None
-    text = " ".join(words.method(view))
+    text = " ".join(sentences.method(view))
     assert "not paired" in text
     assert "same batches" not in text
 
@@ -177,12 +177,12 @@ def test_what_becomes_of_the_scale() -> None:
     for name, values in stds.items():
         for layer, value in enumerate(values, start=1):
             found.replicas.loc[found.replicas["init"] == name, f"layer{layer}/act_std"] = value
-    (_, text) = words.at_the_start(lay_out(found))
+    (_, text) = sentences.at_the_start(lay_out(found))
     assert text == (
         "From layer to layer the scale of activations is kept within a tenth by keeps; soon kept at another value by "
         "settles; lost by loses; blown up by grows."
     )
-    table = words.growth_table(lay_out(found), "")
+    table = sentences.growth_table(lay_out(found), "")
     assert table is not None
     assert table.set_index("variant").loc["grows", "forward"] == pytest.approx(3)
     assert table.set_index("variant").loc["loses", "forward"] == pytest.approx(0.8)
@@ -190,18 +190,18 @@ def test_what_becomes_of_the_scale() -> None:
 
 def test_the_cause_is_named_only_if_it_sets_them_apart() -> None:
     found = sweep(*(run({"init": name}, (0.9, 0.1), diverged=lost) for name, lost in (("a", 0), ("b", 1), ("c", 0))))
-    assert "does not set them apart" in " ".join(words.conclusions(lay_out(found)))
+    assert "does not set them apart" in " ".join(sentences.conclusions(lay_out(found)))
     found.replicas.loc[found.replicas["init"] == "b", "layer1/grad_std"] = 7.0
-    assert "at least 7, elsewhere at most 0.36" in " ".join(words.conclusions(lay_out(found)))
+    assert "at least 7, elsewhere at most 0.36" in " ".join(sentences.conclusions(lay_out(found)))
 
 
 def test_verdicts_of_the_lesson_are_counted(lesson: pd.DataFrame) -> None:
-    first, second = words.lesson(lesson)
+    first, second = sentences.lesson(lesson)
     assert first.startswith("Of 2 printed numbers 1 are functions of the data")
     assert first.endswith("none lies outside.")
     assert second == "Of 1 claims 0 hold; these do not: “randn is uniform”."
     doubted = lesson.assign(verdict="outside")
-    assert "outside: x.mean() and relu(x).mean()" in words.lesson(doubted)[0]
+    assert "outside: x.mean() and relu(x).mean()" in sentences.lesson(doubted)[0]
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ import psutil
 import pytest
 import slurm
 from conftest import ROOT, command, environment, started
+from helpers.servers import free_port
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from servers import free_port
 
 pytestmark = pytest.mark.engines
 

@@ -22,7 +22,7 @@ from initlab import atomic_files
 from initlab.replay.compare import Row, compare
 from initlab.sweep import config as configs
 from initlab.tracking.recorded_run import read_run
-from initlab.tracking.run_logger import find_resumable_run
+from initlab.tracking.resume import find_resumable_run
 from initlab.training.checkpoints import AtomicCheckpointIO
 
 SHORT = ("trainer=cpu", "replicas=2", "trainer.max_epochs=3")

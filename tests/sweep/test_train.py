@@ -21,7 +21,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from initlab.intervals import mean_ci95
+from initlab.confidence_intervals import mean_ci95
 from initlab.sweep import config as configs
 from initlab.sweep import preflight
 from initlab.sweep.callback import SweepCallback

@@ -24,7 +24,7 @@ def test_every_loaded_file_is_hashed() -> None:
     paths = [package.joinpath(*module.split(".")[1:]) for module in modules]
     files = {path / "__init__.py" if path.is_dir() else path.with_suffix(".py") for path in paths}
     assert set(code) == {file.relative_to(package).as_posix() for file in files}
-    assert {"nn/mlp.py", "nn/init.py", "data/datamodule.py", "training/module.py", "workers.py"} <= set(code)
+    assert {"nn/mlp.py", "nn/init.py", "data/datamodule.py", "training/lightning_module.py", "workers.py"} <= set(code)
     assert code == {name: sha256((package / name).read_bytes()).hexdigest() for name in code}
 
 

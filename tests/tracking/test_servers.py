@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import yaml
 from conftest import ROOT, command, environment
+from helpers.pages import blocks
+from helpers.servers import PACKAGE, MlflowServer, Server, free_port, postgres
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 from mlflow.pyfunc import load_model
-from pages import blocks
-from servers import PACKAGE, MlflowServer, Server, free_port, postgres
 from sqlalchemy import NullPool, create_engine, make_url, text
 
 from initlab import cli

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Train, command, environment, started, wait_for
+from helpers.servers import MlflowServer, free_port, postgres
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from servers import MlflowServer, free_port, postgres
 from sqlalchemy import NullPool, create_engine, text
 
 from initlab import cli

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, command
+from helpers.servers import MlflowServer, free_port
 from playwright.sync_api import Locator, Page, expect, sync_playwright
-from servers import MlflowServer, free_port
 
 pytestmark = pytest.mark.browser
 

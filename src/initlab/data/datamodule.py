@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from initlab.checks import check_int
-from initlab.data import normalized
+from initlab.data import normalized_files
 from initlab.random_streams import stream
 
 # The images are in memory already: workers would only copy them.
@@ -37,8 +37,8 @@ class DataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Checks the files. Raises DataError if one is missing or damaged, ValueError if there are too few images."""
-        normalized.verify(self.folder)
-        images = normalized.read_facts(self.folder)["splits"]["train"]["images"]
+        normalized_files.verify(self.folder)
+        images = normalized_files.read_facts(self.folder)["splits"]["train"]["images"]
         if self.batch_size > images:
             raise ValueError(f"batch_size is {self.batch_size}; there are {images:,} training images")
 
@@ -46,8 +46,8 @@ class DataModule(LightningDataModule):
         """Loads all splits to the trainer's device, on the first call."""
         if not self.splits:
             device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
-            for name in normalized.SPLITS:
-                images, labels = normalized.load(self.folder, name)
+            for name in normalized_files.SPLITS:
+                images, labels = normalized_files.load(self.folder, name)
                 self.splits[name] = images.to(device), labels.to(device)
 
     @property

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from initlab.data import DataError
 from initlab.data.digests import file_digest
+from initlab.data.dvc_pin import dvc_hash
 from initlab.data.idx import CLASSES, read_pair
-from initlab.data.pin import dvc_hash
 
 SCALES = 1e-300, 1e300  # smallest and largest: beyond them, scaled pixels are out of a float's range
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from initlab.data import normalized
+from initlab.data import normalized_files
 from initlab.nn import init, mlp
 from initlab.nn.activations import Activation
 from initlab.nn.losses import Loss
@@ -74,8 +74,8 @@ def accuracies(folder: Path, loss: Loss, learning_rate: float, draws: int, worke
 
     The scheme is kaiming.  folder: of the normalised data.
     """
-    images, labels = normalized.load(folder, "train")
-    validation, digits = (split[:CHECKED] for split in normalized.load(folder, "validation"))
+    images, labels = normalized_files.load(folder, "train")
+    validation, digits = (split[:CHECKED] for split in normalized_files.load(folder, "validation"))
     drawn = init.draw(KAIMING, [784, WIDTH, loss.outputs], replicas=draws, seed=SEED)
     order = torch.from_numpy(stream(SEED, "epoch", 0).permutation(len(images)))[: STEPS * BATCH]
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from initlab.checks import check_int
 from initlab.data import idx
-from initlab.data import normalized as normalized_data
+from initlab.data import normalized_files as normalized_data
 from initlab.lesson.rows import EPS, Row, exact, expectation, random, verbatim, zero
 from initlab.lesson.sampling import (
     KAIMING,

@@ -10,13 +10,14 @@ from typing import Any
 import pandas as pd
 from omegaconf import OmegaConf
 
-from initlab.data import normalized
+from initlab.data import normalized_files
 from initlab.replay.compare import HEADERS, compare
 from initlab.replay.safe_config import ReplayError, read_config
 from initlab.tracking import provenance
+from initlab.tracking.params import sha256
 from initlab.tracking.parent_run import ParentRun
 from initlab.tracking.recorded_run import RecordedRun, finished_jobs, read_run, set_tags
-from initlab.tracking.run_logger import sha256, start_run
+from initlab.tracking.run_logger import start_run
 from initlab.training.build import build
 from initlab.training.fit import train
 
@@ -112,7 +113,7 @@ def checked(run: RecordedRun, allow: Sequence[str]) -> tuple[dict[str, Any], dic
     except Exception as error:  # raised by Hydra, OmegaConf, Lightning or initlab
         raise ReplayError(f"run {run.run_id} can't be run here: {' '.join(str(error).split())}") from error
     trainer = parts.trainer
-    facts = normalized.read_facts(parts.data.folder)
+    facts = normalized_files.read_facts(parts.data.folder)
     here = provenance.current(facts, trainer.strategy.root_device, trainer.world_size)
     differing = provenance.differences(run.provenance, here | {"code": provenance.code(run.provenance["code"])})
     refused = [part for part in ("code", "data") if part in differing and part not in allow]

@@ -6,7 +6,7 @@ from textwrap import fill
 
 import pandas as pd
 
-from initlab.report import figures, look, page, tables, words
+from initlab.report import figures, page, plotting, sentences, tables
 from initlab.report.layout import Layout, lay_out
 
 COLUMNS = {"variant": "variant", "accuracy": "test accuracy", "val/loss": "val/loss", "time": "time"}
@@ -25,7 +25,7 @@ def terminal_table(layout: Layout, seconds: Mapping[str, float]) -> str:
     if layout.search is not None:
         rest = len(layout.search.runs) - len(layout.variants)
         lines += [f"and {rest} more, in report/comparison.md" for _ in range(rest > 0)]
-        lines += ["", fill(words.lead(layout).replace(words.SPACE, " "), 120)]
+        lines += ["", fill(sentences.lead(layout).replace(sentences.SPACE, " "), 120)]
     return "\n".join(lines) + "\n"
 
 
@@ -33,7 +33,7 @@ def summary(layout: Layout, seconds: Mapping[str, float]) -> tuple[str, str]:
     """Returns the result in a sentence or two, and the same table in Markdown. seconds: as in `terminal_table`."""
     cells = _rows(layout, seconds)
     head, *rows = ["| " + " | ".join(row) + " |" for row in cells]
-    return words.lead(layout), "\n".join([head, "|---" * len(cells[0]) + "|", *rows]) + "\n"
+    return sentences.lead(layout), "\n".join([head, "|---" * len(cells[0]) + "|", *rows]) + "\n"
 
 
 def best_run(layout: Layout) -> str | None:
@@ -47,7 +47,7 @@ def _rows(layout: Layout, seconds: Mapping[str, float]) -> list[tuple[str, ...]]
         columns = {"variant": "trial", "score": "validation accuracy", **dict(list(COLUMNS.items())[1:])}
     rows = [tuple(columns.values())]
     for setting in layout.settings:
-        ranked = words.ranked(layout, setting)
+        ranked = sentences.ranked(layout, setting)
         shown = ranked if len(ranked) <= LONG else ranked[:SHORT]
         for row in shown:
             run = layout.run[row["variant"], setting]
@@ -66,9 +66,9 @@ def write(layout: Layout, folder: Path, lesson: pd.DataFrame | None = None) -> l
     """
     shown = layout.best(LONG)
     drawn = dict(figures.draw(shown, lesson))
-    vectors = {name: look.svg(figure) for name, figure in drawn.items()}
+    vectors = {name: plotting.svg(figure) for name, figure in drawn.items()}
     files: dict[str, str | bytes] = {**tables.tables(layout.results.replicas)}
-    files |= {f"figures/{name}.png": look.png(figure) for name, figure in drawn.items()}
+    files |= {f"figures/{name}.png": plotting.png(figure) for name, figure in drawn.items()}
     files |= {"overview.svg": vectors["overview"], "index.html": page.render(shown, vectors, lesson)}
     for name, content in files.items():
         path = folder / name

@@ -12,19 +12,19 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
-from initlab.intervals import mean_ci95
+from initlab.confidence_intervals import mean_ci95
 from initlab.nn.layer_stats import BINS, HIGH, LOW
-from initlab.report import look
+from initlab.report import plotting
 from initlab.report.layout import Layout
-from initlab.report.look import DARK, GREY, SERIES, SHADES, WIDTH
-from initlab.report.searched import Search
+from initlab.report.plotting import DARK, GREY, SERIES, SHADES, WIDTH
+from initlab.report.search import Search
 
 SEEN = 1e-3, 1e2  # range of the standard deviations of activations that the overview shows
 
 
 def draw(layout: Layout, lesson: pd.DataFrame | None) -> Iterator[tuple[str, Figure]]:
     """Yields every figure that there is data for, with the name of its file."""
-    with matplotlib.rc_context(look.STYLE):
+    with matplotlib.rc_context(plotting.STYLE):
         if layout.search is not None and len(layout.search.keys) <= 2:
             yield "search", search(layout.search)
         yield "overview", overview(layout)
@@ -58,7 +58,7 @@ def search(found: Search) -> Figure:
     if len(found.keys) == 1:
         axes.errorbar(runs[x], y, 100 * runs["ci95"], fmt="o", color=SERIES[0]["color"], elinewidth=1)
         axes.set_ylabel("validation accuracy, %")
-        look.stretch_near_100(axes, "y", list(percent))
+        plotting.stretch_near_100(axes, "y", list(percent))
     else:
         worst = percent.quantile(0.25)  # anything worse gets the darkest colour, so that most colours are for good runs
         dots = axes.scatter(runs[x], y, c=percent, cmap=SHADES, vmin=worst, s=36, edgecolors=DARK, linewidths=0.4)
@@ -72,7 +72,7 @@ def search(found: Search) -> Figure:
         ring: dict[str, Any] = {"marker": marker, "markersize": 13, "fillstyle": "none", "linestyle": ""}
         at = 100 * run["mean"] if len(found.keys) == 1 else run[found.keys[1]]
         (handles[f"{name}: {found.label(run['run'])}"],) = axes.plot(run[x], at, color="#D55E00", **ring)
-    look.legend(figure, handles)
+    plotting.legend(figure, handles)
     return figure
 
 
@@ -101,22 +101,22 @@ def overview(layout: Layout) -> Figure:
         left.plot(found["layer"], found["mean"], marker=".", **dark)
         if len(drawn):
             gone = len(drawn) < len(found) and np.isfinite(found["mean"].iloc[-1])
-            name = f"{variant}, to {look.power_of_ten(found['mean'].iloc[-1])}" if gone else variant
+            name = f"{variant}, to {plotting.power_of_ten(found['mean'].iloc[-1])}" if gone else variant
             ends[name] = (drawn["layer"].iloc[-1], drawn["mean"].iloc[-1])
         accuracies = 100 * layout.replicas(variant, setting, "test/accuracy")
         alive = 100 * layout.survivors(variant, setting, "test/accuracy")
         right.plot(accuracies, y + np.linspace(-0.2, 0.2, len(accuracies)), "o", color=GREY, markersize=3)
         right.plot(alive.mean() if len(alive) else np.nan, y, "o", color=SERIES[0]["color"], markersize=6)
         everywhere += [*accuracies]
-    look.log_scale([left])
+    plotting.log_scale([left])
     low, high = left.get_ylim()
     left.set_ylim(max(low, SEEN[0]), min(high, 2 * SEEN[1]))
     if ends:
-        look.label_ends(left, ends)
-    look.stretch_near_100(right, "x", everywhere)
-    look.whole_ticks(left, layout.deepest(setting))
-    right.set_yticks(range(len(size)), [f"{look.wrapped(v)}  {look.power_of_ten(size[v])}" for v in ordered])
-    left.set_title(look.titled("std of activations, by hidden layer", setting))
+        plotting.label_ends(left, ends)
+    plotting.stretch_near_100(right, "x", everywhere)
+    plotting.whole_ticks(left, layout.deepest(setting))
+    right.set_yticks(range(len(size)), [f"{plotting.wrapped(v)}  {plotting.power_of_ten(size[v])}" for v in ordered])
+    left.set_title(plotting.titled("std of activations, by hidden layer", setting))
     right.set_title("test accuracy, %, by std of the first dL/dW")
     return figure
 
@@ -126,9 +126,9 @@ def by_depth(layout: Layout, name: str, label: str, limits: tuple[float, float],
 
     limits: the largest range of the axis. Values beyond it are written instead of drawn.
     """
-    figure, panels = look.panels(layout, "hidden layer", label)
+    figure, panels = plotting.panels(layout, "hidden layer", label)
     low, high = limits
-    for variant, axes, number, setting in look.series(layout, panels):
+    for variant, axes, number, setting in plotting.series(layout, panels):
         style = SERIES[number]
         found = layout.gradients(variant, setting) if name == "delta_std" else layout.layers(variant, setting, name)
         x = found["layer"] + 0.18 * number
@@ -140,11 +140,11 @@ def by_depth(layout: Layout, name: str, label: str, limits: tuple[float, float],
         axes.errorbar(x[drawn], found["mean"][drawn], intervals, elinewidth=1, markersize=3.5, **dots)
         if not drawn.all():
             beyond = found["mean"][~drawn].iloc[-1 if name != "delta_std" else 0]
-            look.note(axes, number, setting, f"to {look.power_of_ten(beyond)}")
+            plotting.note(axes, number, setting, f"to {plotting.power_of_ten(beyond)}")
     if log:
-        look.log_scale(panels.values())
+        plotting.log_scale(panels.values())
     for axes in panels.values():
-        look.whole_ticks(axes, layout.deepest())
+        plotting.whole_ticks(axes, layout.deepest())
         bottom, top = axes.get_ylim()
         axes.set_ylim(max(low, bottom), min(high, top))
     handles = {}
@@ -152,15 +152,15 @@ def by_depth(layout: Layout, name: str, label: str, limits: tuple[float, float],
         prefix = f"{setting}: " if setting else ""
         handles[f"{prefix}theory, wide layers"] = Line2D([], [], color=style["color"], linestyle=style["linestyle"])
         handles[f"{prefix}measured, 95 %"] = Line2D([], [], color=style["color"], linestyle="", marker=style["marker"])
-    look.legend(figure, handles)
+    plotting.legend(figure, handles)
     return figure
 
 
 def curves(layout: Layout, name: str, label: str) -> Figure:
     """A metric over training with its 95 % band, and the reference behind it in grey."""
-    figure, panels = look.panels(layout, "thousand steps", label)
+    figure, panels = plotting.panels(layout, "thousand steps", label)
     scale = 100 if name == "val/accuracy" else 1
-    for variant, axes, number, setting in look.series(layout, panels):
+    for variant, axes, number, setting in plotting.series(layout, panels):
         color, line = SERIES[number]["color"], SERIES[number]["linestyle"]
         if (layout.reference, setting) in layout.run:
             behind = layout.steps(layout.reference, setting, name)
@@ -171,17 +171,17 @@ def curves(layout: Layout, name: str, label: str) -> Figure:
         axes.fill_between(x, mean - ci95, mean + ci95, color=color, alpha=0.25, linewidth=0)
         if diverged := layout.diverged(variant, setting):
             replicas = len(layout.replicas(variant, setting, name))
-            look.note(axes, number, setting, f"{diverged} of {replicas} diverged", top=scale == 1)
+            plotting.note(axes, number, setting, f"{diverged} of {replicas} diverged", top=scale == 1)
     if scale == 100:
         everywhere = [v for key in layout.run for v in 100 * layout.steps(*key, name)["mean"]]
         for axes in panels.values():
-            look.stretch_near_100(axes, "y", everywhere)
+            plotting.stretch_near_100(axes, "y", everywhere)
     else:
-        look.log_scale(panels.values())
+        plotting.log_scale(panels.values())
     handles = _settings(layout)
     if len(layout.variants) > 1:
         handles[f"{layout.reference}, in every panel"] = Line2D([], [], color=GREY, linewidth=0.8)
-    look.legend(figure, handles)
+    plotting.legend(figure, handles)
     return figure
 
 
@@ -216,7 +216,7 @@ def final_accuracy(layout: Layout) -> Figure:
             if difference is not None:
                 right.errorbar(100 * difference[0], y, xerr=100 * difference[1], **dots)
         for axes in (left, right):
-            axes.set_yticks(range(len(ranked)), [look.wrapped(variant) for variant in ranked])
+            axes.set_yticks(range(len(ranked)), [plotting.wrapped(variant) for variant in ranked])
             axes.set_ylim(-0.6, len(ranked) - 0.4)
         right.axvline(0, color="#555555", linewidth=0.8)
         left.set_title(f"{setting}: test accuracy, %" if setting else "test accuracy, %")
@@ -242,7 +242,7 @@ def histograms(layout: Layout, setting: str) -> Figure:
             axes.set_facecolor(SHADES(0.0))
             axes.grid(visible=False)
             axes.set_ylabel(f"layer {layer}")
-        column[0].set_title(look.wrapped(look.titled(variant, setting)))
+        column[0].set_title(plotting.wrapped(plotting.titled(variant, setting)))
         column[-1].set_xlabel("thousand steps")
     figure.colorbar(mesh, ax=grid, label="% of activations", shrink=min(1, 3 / layers), pad=0.01)
     return figure
@@ -250,8 +250,8 @@ def histograms(layout: Layout, setting: str) -> Figure:
 
 def inactive(layout: Layout) -> Figure:
     """Share of pre-activations at or below zero over training, one line per layer. The first layer is the darkest."""
-    figure, panels = look.panels(layout, "thousand steps", "inactive, %")
-    for variant, axes, number, setting in look.series(layout, panels):
+    figure, panels = plotting.panels(layout, "thousand steps", "inactive, %")
+    for variant, axes, number, setting in plotting.series(layout, panels):
         layers = layout.hidden(variant, setting)
         for layer in range(1, layers + 1):
             found = layout.steps(variant, setting, f"layer{layer}/inactive_fraction")
@@ -259,13 +259,13 @@ def inactive(layout: Layout) -> Figure:
             line = SERIES[number]["linestyle"]
             axes.plot(found["step"] / 1000, 100 * found["mean"], color=color, linestyle=line, linewidth=1)
         if np.isfinite(layout.dead(variant, setting)):
-            look.note(axes, number, setting, f"{100 * layout.dead(variant, setting):.0f} % dead")
+            plotting.note(axes, number, setting, f"{100 * layout.dead(variant, setting):.0f} % dead")
         axes.set_ylim(0, 100)
     handles = _settings(layout, DARK)
     if layout.deepest() > 1:
         handles["layer 1"] = Line2D([], [], color=SHADES(0.0))
         handles[f"layer {layout.deepest()}"] = Line2D([], [], color=SHADES(0.9))
-    look.legend(figure, handles)
+    plotting.legend(figure, handles)
     return figure
 
 
@@ -286,7 +286,7 @@ def weights(layout: Layout, side: int) -> Figure:
         for unit in range(1, W.shape[1]):
             axes.axvline(unit * side - 0.5, color="white", linewidth=1)
         axes.axhline(side - 0.5, color="white", linewidth=2)
-        axes.set_title(look.titled(variant, setting))
+        axes.set_title(plotting.titled(variant, setting))
     return figure
 
 
@@ -318,7 +318,7 @@ def lesson_intervals(lesson: pd.DataFrame) -> Figure:
     axes.set_xlim(-edge - 0.1, edge + 0.1)
     handles = {"printed": Line2D([], [], marker="o", **printed), "theory": Line2D([], [], **theory)}
     handles |= {"mean of our draws": Line2D([], [], **mean), "central 99 %": Line2D([], [], **interval)}
-    look.legend(figure, handles)
+    plotting.legend(figure, handles)
     return figure
 
 

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from initlab.intervals import mean_ci95
+from initlab.confidence_intervals import mean_ci95
 from initlab.report import tables
-from initlab.report.searched import SCORE, Search, only, searched
+from initlab.report.search import SCORE, Search, only, searched
 from initlab.tracking.results import Results
 
-MOST_SETTINGS = 4  # in one panel: as many as look.SERIES has
+MOST_SETTINGS = 4  # in one panel: as many as plotting.SERIES has
 CHANCE = 0.1  # accuracy of guessing a digit
 ACCURACY = "test/accuracy"
 

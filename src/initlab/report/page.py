@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
-from initlab.report import words
+from initlab.report import sentences
 from initlab.report.layout import Layout
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -23,20 +23,20 @@ def render(layout: Layout, figures: dict[str, str], lesson: pd.DataFrame | None)
     environment.filters["quantity"] = lambda value: "" if pd.isna(value) else f"{value:.4g}"
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
-        lead=words.lead(layout),
-        method=words.method(layout),
-        start=words.at_the_start(layout),
-        learning=words.learning(layout),
-        inside=words.inside(layout),
-        conclusions=words.conclusions(layout),
-        growth={setting: words.growth_table(layout, setting) for setting in layout.settings},
-        accuracies={setting: words.ranked(layout, setting) for setting in layout.settings},
+        lead=sentences.lead(layout),
+        method=sentences.method(layout),
+        start=sentences.at_the_start(layout),
+        learning=sentences.learning(layout),
+        inside=sentences.inside(layout),
+        conclusions=sentences.conclusions(layout),
+        growth={setting: sentences.growth_table(layout, setting) for setting in layout.settings},
+        accuracies={setting: sentences.ranked(layout, setting) for setting in layout.settings},
         reference=layout.reference,
         figures={name: b64encode(svg.encode()).decode() for name, svg in figures.items()},
         widths={name: _width(svg) for name, svg in figures.items()},
-        variants=words.definitions(layout),
+        variants=sentences.definitions(layout),
         lesson=None if lesson is None else lesson.astype(object).where(lesson.notna(), ""),
-        verdicts=[] if lesson is None else words.lesson(lesson),
+        verdicts=[] if lesson is None else sentences.lesson(lesson),
     )
 
 

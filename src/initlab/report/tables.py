@@ -7,7 +7,7 @@ from math import isfinite
 import numpy as np
 import pandas as pd
 
-from initlab.intervals import means_ci95
+from initlab.confidence_intervals import means_ci95
 
 DIGITS = "%.7g"  # float32 has no more
 FINAL = ["test/accuracy", "val/accuracy", "val/loss", "train/loss"]

@@ -53,12 +53,12 @@ class SweepCallback(Callback):
         with exit_on_error():
             with processes.leave_at_once_on_signals():  # while libraries are imported
                 from initlab.sweep import preflight
-                from initlab.tracking import journal, run_logger
+                from initlab.tracking import journal, resume
                 from initlab.training import build  # noqa: F401
             HydraConfig.instance().set_config(config)
             if configs.is_resume(config):
                 target, run_id = configs.tracking_target(config), configs.resume_run_id(config)
-                found = run_logger.find_resumable_run(**target, config=configs.run_config(config), run_id=run_id)
+                found = resume.find_resumable_run(**target, config=configs.run_config(config), run_id=run_id)
                 _resume_in(found, config, "run")
             else:
                 journal.check_unused(Path(config.hydra.run.dir))
@@ -75,14 +75,14 @@ class SweepCallback(Callback):
             with processes.leave_at_once_on_signals():  # while libraries are imported
                 from initlab.sweep import preflight
                 from initlab.sweep.session import SweepSession
-                from initlab.tracking import journal, parent_run
+                from initlab.tracking import journal, parent_run, resume
                 from initlab.training import build  # noqa: F401
             HydraConfig.instance().set_config(config)
             overrides, target = configs.task_overrides(hydra), configs.tracking_target(config)
             found = None
             if configs.is_resume(config):
                 run_id = configs.resume_run_id(config)
-                found = parent_run.find_resumable_sweep(**target, overrides=overrides, run_id=run_id)
+                found = resume.find_resumable_sweep(**target, overrides=overrides, run_id=run_id)
                 _resume_in(found, config, "sweep")
             if found is None:
                 journal.check_unused(Path(hydra.sweep.dir))

@@ -10,7 +10,7 @@ from statistics import mean
 
 from initlab import report
 from initlab.sweep.launchers import Launcher
-from initlab.sweep.watch import duration, watching
+from initlab.sweep.progress import duration, watching
 from initlab.tracking import results, store
 from initlab.tracking.parent_run import ParentRun
 

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load as load_tensors
 
 from initlab.tracking import artifacts, store, ui
+from initlab.tracking import resume as resume_runs
 from initlab.tracking.results import Results
 from initlab.tracking.run_logger import owner_tags
 
@@ -55,11 +56,11 @@ class ParentRun:
         """
         self.client, self.experiment_id = store.connect(uri, experiment)
         self.jobs: list[Run] = []  # whose results were collected
-        store.mark_orphaned_runs_killed(self.client, self.experiment_id)
+        resume_runs.mark_orphaned_runs_killed(self.client, self.experiment_id)
         if resume:
             found = self.client.search_runs([self.experiment_id], f'tags.sweep = "{folder}"')
             self.run_id = next(run.info.run_id for run in found if run.info.status != "FINISHED")
-            store.reopen_run(self.client, self.run_id)
+            resume_runs.reopen_run(self.client, self.run_id)
         else:
             tags = owner_tags() | {"sweep": folder, "overrides": json.dumps(list(overrides))} | dict(tags or {})
             self.run_id = self.client.create_run(self.experiment_id, run_name=name, tags=tags).info.run_id
@@ -143,26 +144,6 @@ class ParentRun:
                 self.client, self.experiment_id, self.run_id, why if why and status == "KILLED" else lost
             )
             store.end_run(self.client, self.run_id, status, why)
-
-
-def find_resumable_sweep(uri: str, experiment: str, overrides: Sequence[str], run_id: str | None) -> Path | None:
-    """Returns the folder of the sweep to resume: of `run_id` or, if that is None, of the newest that did not finish.
-
-    It must have the same overrides. Returns None if there is no such sweep.
-    Raises store.TrackingError, and ValueError if `run_id` can't be resumed.
-    """
-    client, experiment_id = store.connect(uri, experiment)
-    store.mark_orphaned_runs_killed(client, experiment_id)
-    text = json.dumps(list(overrides))
-    if run_id is None:
-        sweeps = store.interrupted_runs(client, experiment_id, "tags.sweep != ''")
-        folders = [Path(one.data.tags["sweep"]) for one in sweeps if one.data.tags.get("overrides") == text]
-        return next((folder for folder in folders if folder.is_dir()), None)
-    found = store.get_run(client, run_id)
-    folder = store.resumable_folder(found, "sweep")
-    if found.data.tags.get("overrides") != text:
-        raise ValueError(f"sweep {run_id} was of {found.data.tags.get('overrides')}; resume needs the same command")
-    return folder
 
 
 def load_results(uri: str, run_id: str) -> Results:

@@ -1,6 +1,5 @@
 """Records a run: metrics, params, artifacts and provenance, in its folder first, then in the tracking store."""
 
-import hashlib
 import json
 import logging
 import os
@@ -23,9 +22,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from torch import Tensor
 
 from initlab import atomic_files, processes
-from initlab.intervals import mean_ci95
-from initlab.tracking import artifacts, model, provenance, store
-from initlab.tracking.journal import Entry, Journal, check_unused, locked, recorded_run_id
+from initlab.confidence_intervals import mean_ci95
+from initlab.tracking import artifacts, logged_model, provenance, store
+from initlab.tracking import resume as resume_runs
+from initlab.tracking.journal import Entry, Journal, check_unused, locked
+from initlab.tracking.params import flatten, sha256
 from initlab.tracking.provenance import Provenance
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -173,7 +174,7 @@ class RunLogger:
         if state["status"] is not None:
             self.client.set_terminated(self.run_id, state["status"], state["ended"])
         if state["status"] == "FINISHED" and networks.is_dir():  # last, since a store may not accept models
-            model.publish(self.client, self.run_id, networks, state["register"])
+            logged_model.publish(self.client, self.run_id, networks, state["register"])
 
 
 @contextmanager
@@ -205,7 +206,7 @@ def start_run(
         logger = RunLogger(client, store.location(uri), folder)
         text = OmegaConf.to_yaml(config)
         with store.tracking_errors(logger.location):
-            store.mark_orphaned_runs_killed(client, experiment_id)
+            resume_runs.mark_orphaned_runs_killed(client, experiment_id)
             parent_id = None if sweep is None else store.running_parent_id(client, experiment_id, sweep)
             earlier = _find_run(logger, experiment_id, parent_id, resume=resume, config_sha256=sha256(text))
             all_tags = owner_tags() | {
@@ -229,7 +230,7 @@ def start_run(
         with _ended_by_outcome(logger, resumable="replay.of" not in tags):  # a replay can't be resumed
             with store.tracking_errors(logger.location):
                 if earlier is not None:
-                    store.reopen_run(client, earlier)
+                    resume_runs.reopen_run(client, earlier)
                 params = [Param(key, value) for key, value in flatten(config)]
                 for start in range(0, len(params), 100):
                     client.log_batch(run_id, params=params[start : start + 100])
@@ -250,7 +251,7 @@ def _find_run(
     client, folder = logger.client, logger.folder
     run_id = logger.journal.state["run_id"]
     if run_id is None and (resume or parent_id is not None):
-        run_id = store.find_unrecorded_run(client, experiment_id, folder)
+        run_id = resume_runs.find_unrecorded_run(client, experiment_id, folder)
     if not resume:
         run = None if run_id is None or parent_id is None else store.get_run(client, run_id)
         if run is None or run.data.tags.get("mlflow.parentRunId") != parent_id:
@@ -283,31 +284,6 @@ def _ended_by_outcome(logger: RunLogger, *, resumable: bool) -> Iterator[None]:
         raise
 
 
-def find_resumable_run(uri: str, experiment: str, config: Mapping[str, Any], run_id: str | None) -> Path | None:
-    """Returns the folder of the run to resume: of `run_id` or, if that is None, of the newest that did not finish.
-
-    It must have the same configuration. Returns None if there is no such run.
-    Raises store.TrackingError, and ValueError if `run_id` can't be resumed.
-    """
-    client, experiment_id = store.connect(uri, experiment)
-    store.mark_orphaned_runs_killed(client, experiment_id)
-    digest = sha256(OmegaConf.to_yaml(config))
-    if run_id is None:
-        runs = store.interrupted_runs(client, experiment_id, f"tags.`config.sha256` = '{digest}'")
-        single = [run for run in runs if not {"mlflow.parentRunId", "replay.of"} & run.data.tags.keys()]
-        folders = {run.info.run_id: Path(run.data.tags["folder"]) for run in single}
-        return next((folder for known, folder in folders.items() if recorded_run_id(folder) == known), None)
-    run = store.get_run(client, run_id)
-    folder = store.resumable_folder(run, "folder")
-    if run.data.tags["config.sha256"] != digest:
-        recorded = dict(flatten(OmegaConf.to_container(OmegaConf.load(folder / artifacts.CONFIG))))
-        now = dict(flatten(config))
-        changed = [key for key in {**recorded, **now} if recorded.get(key) != now.get(key)]
-        lines = ", ".join(f"{key} {recorded.get(key)}, here {now.get(key)}" for key in changed)
-        raise ValueError(f"run {run_id} had another configuration: {lines}; resume needs the same command")
-    return folder
-
-
 def owner_tags() -> dict[str, str]:
     """Returns tags that name who started a run, its process, code and results."""
     return provenance.tags() | {
@@ -316,20 +292,6 @@ def owner_tags() -> dict[str, str]:
         "mlflow.source.name": Path(sys.argv[0]).name,
         "mlflow.source.type": "LOCAL",
     }
-
-
-def flatten(config: object, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yields ("init.scale", "1") for {"init": {"scale": 1}}. Items of a list are named by their number."""
-    if isinstance(config, dict | list) and config:
-        for key, value in config.items() if isinstance(config, dict) else enumerate(config):
-            yield from flatten(value, f"{prefix}{key}.")
-    else:
-        yield prefix[:-1], json.dumps(config) if not isinstance(config, str) else config
-
-
-def sha256(text: str) -> str:
-    """Returns the SHA-256 of a text."""
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _check_unchanged(folder: Path, now: Provenance) -> None:

@@ -212,12 +212,6 @@ def get_run(client: MlflowClient, run_id: str) -> Run:
             raise TrackingError(f"{location(client.tracking_uri)} holds no run {run_id}") from error
 
 
-def find_unrecorded_run(client: MlflowClient, experiment_id: str, folder: Path) -> str | None:
-    """Returns the id of a run that was created for this folder, but whose process ended before it was noted there."""
-    found = client.search_runs([experiment_id], f'tags.folder = "{folder}"', max_results=1)
-    return found[0].info.run_id if found and found[0].info.status != "FINISHED" and not found[0].data.metrics else None
-
-
 def running_parent_id(client: MlflowClient, experiment_id: str, folder: str) -> str:
     """Returns the id of the parent run of the sweep in this folder. Raises TrackingError if it is not running."""
     found = client.search_runs([experiment_id], f"tags.sweep = \"{folder}\" and attributes.status = 'RUNNING'")
@@ -239,12 +233,6 @@ def _number(job: Run) -> int:
     return int(name) if name.isdecimal() else 0
 
 
-def interrupted_runs(client: MlflowClient, experiment_id: str, query: str) -> list[Run]:
-    """Returns the runs that were killed or failed, newest first."""
-    found = search_runs(client, experiment_id, f"{query} and attributes.status != 'FINISHED'")
-    return [run for run in found if run.info.status in ("KILLED", "FAILED")]
-
-
 def search_runs(client: MlflowClient, experiment_id: str, query: str, *order: str) -> list[Run]:
     """Returns all runs that a query finds, newest first by default. They are fetched in pages to bound memory."""
     found: list[Run] = []
@@ -253,32 +241,6 @@ def search_runs(client: MlflowClient, experiment_id: str, query: str, *order: st
         runs = client.search_runs([experiment_id], query, order_by=list(order), max_results=PAGE, page_token=page)
         found, page = found + runs, runs.token or ""
     return found
-
-
-def resumable_folder(run: Run, tag: str) -> Path:
-    """Returns the folder of a run to resume. Raises ValueError if the run can't be resumed.
-
-    tag: `folder` for a run, `sweep` for a sweep.
-    """
-    if tag not in run.data.tags:
-        what = "a sweep: resume it with -m" if tag == "folder" else "not a sweep: resume it without -m"
-        raise ValueError(f"run {run.info.run_id} is {what}")
-    if run.info.status == "FINISHED":
-        raise ValueError(f"run {run.info.run_id} has finished; there is nothing to resume")
-    if run.info.status == "RUNNING" and processes.is_alive(run.data.tags.get("owner", "")):
-        raise ValueError(f"run {run.info.run_id} is still running on this host")
-    folder = Path(run.data.tags[tag])
-    if not folder.is_dir():
-        raise ValueError(f"run {run.info.run_id} can't be resumed: its folder, {folder}, is not there")
-    return folder
-
-
-def reopen_run(client: MlflowClient, run_id: str) -> None:
-    """Sets a run to RUNNING again, owned by this process."""
-    client.set_tag(run_id, "owner", processes.owner())  # first, or another process could mark the run KILLED
-    client.update_run(run_id, status="RUNNING")
-    if "end.reason" in client.get_run(run_id).data.tags:
-        client.delete_tag(run_id, "end.reason")
 
 
 def end_status(reason: str) -> tuple[str, str]:
@@ -302,13 +264,3 @@ def mark_running_jobs_killed(client: MlflowClient, experiment_id: str, parent_id
     query = f"tags.`mlflow.parentRunId` = '{parent_id}' and attributes.status = 'RUNNING'"
     for job in search_runs(client, experiment_id, query):
         end_run(client, job.info.run_id, "KILLED", reason)
-
-
-def mark_orphaned_runs_killed(client: MlflowClient, experiment_id: str) -> None:
-    """Marks runs KILLED whose status is RUNNING although their process on this host is gone, as after kill -9."""
-    for lost in search_runs(client, experiment_id, "attributes.status = 'RUNNING'"):
-        owner = lost.data.tags.get("owner")
-        if owner is None or not processes.is_gone(owner):
-            continue
-        if client.get_run(lost.info.run_id).info.status == "RUNNING":  # it has not ended in the meantime
-            end_run(client, lost.info.run_id, "KILLED", reason="its process is gone")

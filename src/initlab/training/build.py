@@ -7,10 +7,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning import Trainer
 
-from initlab.data import normalized, pin
+from initlab.data import dvc_pin, normalized_files
 from initlab.data.datamodule import DataModule
 from initlab.training.callbacks import LayerStatistics
-from initlab.training.module import Network
+from initlab.training.lightning_module import Network
 from initlab.training.validation import validate_config, validate_trainer
 
 
@@ -45,10 +45,10 @@ def build(cfg: DictConfig, folder: Path) -> Components:
     data = DataModule(cfg.data.folder, batch_size=cfg.data.batch_size, seed=cfg.seed)
     validate_trainer(trainer, cfg.trainer, replicas=cfg.replicas)
     data.prepare_data()
-    facts = normalized.read_facts(data.folder)
+    facts = normalized_files.read_facts(data.folder)
     if 1 < network.loss.outputs < facts["classes"]:
         raise ValueError(f"loss.outputs is {network.loss.outputs}; the data has {facts['classes']} classes")
-    pinned = pin.pinned_hash(cfg.data.get("pin"))
+    pinned = dvc_pin.pinned_hash(cfg.data.get("pin"))
     if pinned not in (None, facts["raw"]):
         raise ValueError(
             f"{data.folder} was made of data {facts['raw']}; {cfg.data.pin} pins {pinned}: dvc repro normalize"

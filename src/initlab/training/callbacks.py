@@ -14,9 +14,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from initlab.checks import check_int
-from initlab.intervals import mean_ci95
+from initlab.confidence_intervals import mean_ci95
 from initlab.nn import layer_stats, mlp
-from initlab.training.module import Network
+from initlab.training.lightning_module import Network
 from initlab.training.replica_group import ReplicaGroup
 
 log = logging.getLogger(__name__)

@@ -13,11 +13,11 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
 
-from initlab.data import normalized
+from initlab.data import normalized_files
 from initlab.data.normalize import pixel_values
 from initlab.nn import init, theory
 from initlab.nn.activations import Activation
-from initlab.tracking import artifacts, model, provenance
+from initlab.tracking import artifacts, logged_model, provenance
 from initlab.tracking.run_logger import RunLogger
 from initlab.training import ddp
 from initlab.training.build import Components, build
@@ -38,7 +38,7 @@ def train(config: Mapping[str, Any], run: RunLogger) -> float:
         return run.journal.last("val/accuracy")
     parts = build(OmegaConf.create(dict(config)), run.folder)
     trainer, network, data, statistics = parts
-    facts = normalized.read_facts(data.folder)
+    facts = normalized_files.read_facts(data.folder)
     dataset = {"name": data.folder.name, "source": config["data"].get("pin") or str(data.folder), "facts": facts}
     device = trainer.strategy.root_device
     run.log_provenance(provenance.current(facts, device, trainer.world_size), dataset)
@@ -57,7 +57,7 @@ def train(config: Mapping[str, Any], run: RunLogger) -> float:
     widths, probe = network.widths(data.inputs), data.splits["validation"][0][: statistics.probe]
     expected = expected_statistics(network.scheme, network.activation, widths, probe.cpu())
     run.log_results(expected, statistics.tensors())
-    saved = model.save(
+    saved = logged_model.save(
         run.folder / artifacts.MODEL,
         list(network.weights),
         list(network.biases),

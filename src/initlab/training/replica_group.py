@@ -11,7 +11,7 @@ from initlab.nn import mlp
 from initlab.nn.activations import Activation
 
 if TYPE_CHECKING:
-    from initlab.training.module import Network
+    from initlab.training.lightning_module import Network
 
 Measurement = tuple[int, dict[str, Tensor]]  # step, {metric: one value per replica (r,)}
 

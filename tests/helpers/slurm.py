@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
-from servers import free_port
+
+from helpers.servers import free_port
 
 PROGRAMS = "slurmctld", "slurmd", "slurmstepd", "sbatch", "srun", "scancel"
 SEARCHED = os.pathsep.join([os.environ["PATH"], "/usr/sbin"])

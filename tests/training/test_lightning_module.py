@@ -15,14 +15,14 @@ from torch.utils.data import DataLoader
 
 from initlab.data import datamodule
 from initlab.data.datamodule import DataModule
-from initlab.data.normalized import load
+from initlab.data.normalized_files import load
 from initlab.nn import init, mlp
 from initlab.nn.activations import Activation
 from initlab.nn.losses import CrossEntropy
 from initlab.random_streams import stream
 from initlab.training.callbacks import UNITS, LayerStatistics, RecordMetrics
 from initlab.training.fit import expected_statistics, matmul_precision, weights_sha256
-from initlab.training.module import Network
+from initlab.training.lightning_module import Network
 from initlab.training.replica_group import ReplicaGroup
 from initlab.training.validation import PRECISIONS
 from initlab.workers import Workers

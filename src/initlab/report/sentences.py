@@ -5,9 +5,9 @@ from math import isfinite
 
 import pandas as pd
 
-from initlab.intervals import mean_ci95
+from initlab.confidence_intervals import mean_ci95
 from initlab.report.layout import ACCURACY, CHANCE, Layout, growth
-from initlab.report.searched import SCORE, SPACE, told
+from initlab.report.search import SCORE, SPACE, told
 
 KEPT = 0.9, 1.1  # factors per layer that count as keeping the scale
 LOST = "lost by"

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import Train, command
+from helpers.pages import blocks
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.models import Model
-from pages import blocks
 
 from initlab.data.idx import read_pair
 from initlab.tracking.sync import sync_run
