@@ -61,6 +61,7 @@ def small_clone(folder: Path) -> Path:
     edit(clone / "conf" / "data" / "mnist.yaml", "validation: 10000", "validation: 200")
     edit(clone / "conf" / "trainer" / "auto.yaml", "max_epochs: 8", "max_epochs: 1")
     edit(clone / "conf" / "model" / "deep.yaml", "[50, 50, 50, 50, 50, 50, 50, 50]", "[10, 10, 10]")
+    edit(clone / "conf" / "hydra" / "sweeper" / "search.yaml", "n_trials: 40", "n_trials: 4")
     edit(clone / "dvc.yaml", "--draws 1000", "--draws 2")
     dvc(clone, "repro", "lesson")
     commit(clone)
