@@ -19,7 +19,7 @@ from initlab.tracking.journal import Journal
 from initlab.tracking.parent_run import ParentRun
 from initlab.tracking.run_logger import start_run
 
-sys.path.append(str(Path(__file__).parents[1] / "tests"))  # the module `servers` of the tests
+sys.path.append(str(Path(__file__).parents[1] / "tests"))  # the tests start the same servers
 
 KINDS = "sqlite", "PostgreSQL", "server"
 FORK = multiprocessing.get_context("fork")  # torch and MLflow are imported once, not by each process
@@ -50,7 +50,7 @@ class Place(NamedTuple):
 @contextmanager
 def place(kind: str, folder: Path) -> Iterator[Place]:
     """Yields an empty store: `sqlite`, `PostgreSQL`, or an MLflow `server` on PostgreSQL. All sync writes to disk."""
-    from servers import MlflowServer, free_port, postgres  # type: ignore[import-not-found]
+    from helpers.servers import MlflowServer, free_port, postgres  # type: ignore[import-not-found]
 
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:

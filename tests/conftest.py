@@ -5,15 +5,19 @@ import os
 # Two trainings at once, each with a thread a core, would wait for each other most of the time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import atexit
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
+from helpers import warm
 from hypothesis import HealthCheck, settings
 
 from initlab.data.normalize import write_normalized
@@ -145,11 +149,46 @@ def train(project: Path) -> Train:
 
 
 def command(words: Sequence[str], cwd: Path, *, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Runs a command as a person would, without pytest's or a tracker's settings; shows its output if it fails."""
-    done = subprocess.run(words, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=600)
+    """Runs a command as a person would, without pytest's or a tracker's settings; shows its output if it fails.
+
+    `python train.py` and `initlab` start with their imports done, where that makes no difference: see helpers/warm.py.
+    """
+    after_python = list(words[1:] if words[0] == sys.executable else words)
+    if warm.is_warm(after_python, environment()):
+        with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
+            output = [stdout.fileno(), stderr.fileno()]
+            code = warm.run(warm_server(), after_python, cwd, environment(), output)
+            printed = [file.seek(0) or file.read() for file in (stdout, stderr)]
+        done = subprocess.CompletedProcess(words, code, *printed)
+    else:
+        done = subprocess.run(words, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=600)
     if check and done.returncode:
         pytest.fail(f"{' '.join(words)} exited {done.returncode}\n{done.stdout}\n{done.stderr}")
     return done
+
+
+@cache
+def warm_server() -> Path:
+    """The socket of a server that starts commands warm, one in each of pytest's processes."""
+    folder = Path(tempfile.mkdtemp(prefix="initlab-"))
+    words = [sys.executable, warm.__file__, str(folder / "socket")]
+    server = subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert server.stdout is not None
+    server.stdout.readline()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(server.communicate)
+    atexit.register(server.kill)
+    return folder / "socket"
+
+
+def warm_path() -> str:
+    """A PATH on which `python train.py` and `initlab` start warm, for commands that a shell runs."""
+    folder = warm_server().parent
+    for name, words in (("python", ""), ("initlab", "initlab ")):
+        text = f'#!/bin/sh\nexec {sys.executable} {warm.__file__} {folder}/socket {words}"$@"\n'
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    return f"{folder}{os.pathsep}{os.environ['PATH']}"
 
 
 @contextmanager

@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     lesson.add_argument("raw", type=Path, help="folder of MNIST's four files")
     lesson.add_argument("normalized", type=Path, help="folder of both normalised data sets")
     lesson.add_argument("table", type=Path, help="CSV file to write")
-    lesson.add_argument("--draws", type=int, default=1000, help="with how many a random number is compared")
+    lesson.add_argument("--draws", type=int, default=1000, help="how many draws each random number is compared with")
     lesson.set_defaults(run=_lesson, failed=1)
 
     data = commands.add_parser("data", help="download or normalise the data", description="The pipeline's data stages.")

@@ -19,6 +19,7 @@ from helpers.projects import idx
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from torchvision.datasets import MNIST
+from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor
 
 from initlab.data import DataError
 from initlab.data.download import download_files
@@ -79,6 +80,14 @@ def test_images_are_the_files_pixels(raw: Path, normalized: Path) -> None:
     torch.testing.assert_close(torch.cat([train[-10:], validation[:10]]), expected.float(), rtol=0, atol=0)
     raw_labels = unzipped(raw / "train-labels-idx1-ubyte.gz")[8:]
     assert labels.tolist() == list(raw_labels[50_000:])
+
+
+def test_read_idx_reads_what_torchvision_reads(raw: Path, tmp_path: Path) -> None:
+    """Its reader takes the path of a file that is not compressed."""
+    for name, dimensions in (("t10k-images-idx3-ubyte", 3), ("t10k-labels-idx1-ubyte", 1)):
+        (tmp_path / name).write_bytes(unzipped(raw / f"{name}.gz"))
+        expected = read_sn3_pascalvincent_tensor(str(tmp_path / name))
+        assert torch.equal(read_idx(raw / f"{name}.gz", dimensions=dimensions), expected)
 
 
 def test_normalised_files_are_the_pinned_ones(raw: Path, normalized: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from textwrap import indent
 
 import pytest
 import torch
-from conftest import ROOT, command
+from conftest import ROOT, command, warm_path
 from helpers.pages import PAGES, blocks, shell_blocks
 from helpers.projects import small_clone
 from hydra import compose, initialize_config_dir
@@ -61,7 +61,7 @@ def test_shell_blocks_run(page: str, small: Path, tmp_path: Path) -> None:
             sweeps = [run.info.run_id for run in runs if "sweep" in run.data.tags]
             jobs = [run.info.run_id for run in runs if "sweep" not in run.data.tags]
             text = block.text.replace("SWEEP_ID", sweeps[0]).replace("RUN_ID", jobs[0])
-            command(["bash", "-ec", text], project)
+            command(["env", f"PATH={warm_path()}", "bash", "-ec", text], project)
 
 
 def test_blocks_that_are_not_run_say_why() -> None:

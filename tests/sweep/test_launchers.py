@@ -13,8 +13,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-import slurm
 from conftest import ROOT, command, environment, started
+from helpers import slurm
 from helpers.servers import free_port
 from mlflow import MlflowClient
 from mlflow.entities import Run

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-import sweeps
 from conftest import ROOT, Train, started, wait_for
+from helpers import sweeps
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from mlflow import MlflowClient

@@ -192,7 +192,7 @@ def test_a_sweep_of_a_user(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = site.objects()
     assert f"{experiment}/{parent}/artifacts/index.html" in keys
     for (job,) in jobs:
-        names = {*run_logger.KEPT, artifacts.LAST_CHECKPOINT} - {artifacts.TRACEBACK}
+        names = {*artifacts.OF_A_RUN, artifacts.LAST_CHECKPOINT} - {artifacts.TRACEBACK}
         assert {f"{experiment}/{job}/artifacts/{name}" for name in names} <= keys
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", site.mlflow.uri)

@@ -4,7 +4,6 @@ Nothing heavy is imported at the top. `--help`, `--cfg` and completion need none
 take seconds.
 """
 
-import logging
 import warnings
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,17 +13,15 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from initlab import processes
 from initlab.sweep import config as configs
-from initlab.sweep import launchers
+from initlab.sweep import launchers, preflight
 from initlab.sweep.errors import exit_on_error
 
 if TYPE_CHECKING:
     from initlab.sweep.session import SweepSession
-
-log = logging.getLogger(__name__)
 
 SEARCH_RESULTS = "optimization_results.yaml"  # written by Hydra's Optuna sweeper
 # conf/hydra/launcher/*.yaml need none of the schemas of the same names that the plugins register.
@@ -51,62 +48,29 @@ class SweepCallback(Callback):
         """Checks a single run, and finds the folder of a run to resume. Exits if something is wrong."""
         at_exit.enter_context(processes.exit_on_signals())
         with exit_on_error():
-            with processes.leave_at_once_on_signals():  # while libraries are imported
-                from initlab.sweep import preflight
-                from initlab.tracking import journal, resume
-                from initlab.training import build  # noqa: F401
+            preflight.import_libraries()
             HydraConfig.instance().set_config(config)
-            if configs.is_resume(config):
-                target, run_id = configs.tracking_target(config), configs.resume_run_id(config)
-                found = resume.find_resumable_run(**target, config=configs.run_config(config), run_id=run_id)
-                _resume_in(found, config, "run")
-            else:
-                journal.check_unused(Path(config.hydra.run.dir))
-            preflight.check_run(config, Path(config.hydra.run.dir))
+            preflight.prepare_run(config)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Checks a sweep, finds the folder of a sweep to resume, and opens its session. Exits if something is wrong."""
         at_exit.enter_context(processes.exit_on_signals())
-        choices, hydra = config.hydra.runtime.choices, config.hydra
-        launcher = launchers.Launcher(choices["hydra/launcher"], hydra.launcher._target_)
+        launcher = launchers.Launcher(config.hydra.runtime.choices["hydra/launcher"], config.hydra.launcher._target_)
         with exit_on_error():
-            launcher.check_installed()
-            launchers.check_plugin(f"hydra/sweeper={choices['hydra/sweeper']}", hydra.sweeper._target_)
-            with processes.leave_at_once_on_signals():  # while libraries are imported
-                from initlab.sweep import preflight
-                from initlab.sweep.session import SweepSession
-                from initlab.tracking import journal, parent_run, resume
-                from initlab.training import build  # noqa: F401
+            preflight.check_plugins(config, launcher)
+            preflight.import_libraries()
             HydraConfig.instance().set_config(config)
-            overrides, target = configs.task_overrides(hydra), configs.tracking_target(config)
-            found = None
-            if configs.is_resume(config):
-                run_id = configs.resume_run_id(config)
-                found = resume.find_resumable_sweep(**target, overrides=overrides, run_id=run_id)
-                _resume_in(found, config, "sweep")
-            if found is None:
-                journal.check_unused(Path(hydra.sweep.dir))
-            preflight.check_sweep(config, Path(hydra.sweep.dir))
-            if launcher.remote:
-                # absolute, whatever a job's working directory is
-                configs.set_output_dir(configs.sweep_folder(hydra), config, "sweep")
-                launcher.start(OmegaConf.to_container(hydra.launcher, resolve=True))
-                at_exit.enter_context(processes.exit_on_signals())  # again: Ray sets handlers of its own
-            preflight.check_target(config, Path(hydra.sweep.dir))
-            parent = parent_run.ParentRun(
-                **target,
-                folder=configs.sweep_folder(hydra),
-                name=" ".join(overrides) or "sweep",
-                overrides=overrides,
-                resume=found is not None,
-            )
+            resumed = preflight.prepare_sweep(config, launcher)
+            at_exit.enter_context(processes.exit_on_signals())  # again: Ray sets handlers of its own
+            from initlab.sweep.session import SweepSession
+
             self.session = SweepSession(
-                parent,
+                configs.open_parent_run(config, resume=resumed),
                 launcher,
-                folder=self.folder if found is None else Path(hydra.callbacks.sweep.folder),
+                folder=Path(config.hydra.callbacks.sweep.folder) if resumed else self.folder,
                 with_report=self.report,
                 jobs=configs.count_jobs(config),
-                extra=Path(hydra.sweep.dir, SEARCH_RESULTS),
+                extra=Path(config.hydra.sweep.dir, SEARCH_RESULTS),
             )
             at_exit.enter_context(self.session.running())
             configs.write_shared_keys(config)
@@ -130,12 +94,3 @@ class SweepCallback(Callback):
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         if self.session is not None:
             self.session.finished = True
-
-
-def _resume_in(folder: Path | None, config: DictConfig, kind: str) -> None:
-    """Makes Hydra use the folder of an earlier run or sweep."""
-    if folder is None:
-        log.info(f"no interrupted {kind} of this configuration is here: starting a new one")
-        return
-    log.info(f"resuming the {kind} in {folder}")
-    configs.set_output_dir(folder, config, kind)

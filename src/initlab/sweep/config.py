@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -15,6 +15,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from initlab import atomic_files
+
+if TYPE_CHECKING:
+    from initlab.tracking.parent_run import ParentRun
 
 SAMPLED = 20  # values of a swept key that are checked before a sweep starts; each takes some hundredths of a second
 SHARED = "sweep.json"  # in the sweep's folder
@@ -136,6 +139,20 @@ def count_jobs(config: DictConfig) -> int:
     if not config.hydra.sweeper._target_.endswith(".BasicSweeper") or not all(o.is_discrete_sweep() for o in swept):
         return 0
     return prod(len(list(item.sweep_string_iterator())) for item in swept)
+
+
+def open_parent_run(config: DictConfig, *, resume: bool) -> "ParentRun":
+    """Creates the parent run of a sweep, or reopens that of its folder. Raises store.TrackingError."""
+    from initlab.tracking.parent_run import ParentRun
+
+    overrides = task_overrides(config.hydra)
+    return ParentRun(
+        **tracking_target(config),
+        folder=sweep_folder(config.hydra),
+        name=" ".join(overrides) or "sweep",
+        overrides=overrides,
+        resume=resume,
+    )
 
 
 def write_shared_keys(config: DictConfig) -> None:

@@ -1,18 +1,73 @@
 """Checks before anything starts: every value, the data, the folder and the tracking store."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from initlab import processes
 from initlab.sweep import config as configs
+from initlab.sweep.launchers import Launcher, check_plugin
+
+log = logging.getLogger(__name__)
 
 
-def check_run(config: DictConfig, folder: Path) -> None:
-    """Raises if a run's values, data, folder or store can't be used. Creates the folder and nothing else."""
-    check_values(config, folder)
-    check_target(config, folder)
+def import_libraries() -> None:
+    """Imports what takes seconds. A signal meanwhile ends the process at once."""
+    with processes.leave_at_once_on_signals():
+        import initlab.sweep.session
+        import initlab.tracking.run_logger
+        import initlab.training.build  # noqa: F401
+
+
+def check_plugins(config: DictConfig, launcher: Launcher) -> None:
+    """Raises ValueError if the packages of the launcher or the sweeper are not installed."""
+    launcher.check_installed()
+    sweeper = config.hydra.runtime.choices["hydra/sweeper"]
+    check_plugin(f"hydra/sweeper={sweeper}", config.hydra.sweeper._target_)
+
+
+def prepare_run(config: DictConfig) -> None:
+    """Checks a single run. Makes Hydra use its folder if one is to be resumed; creates the folder if not.
+
+    Raises if a value, the data, the folder or the store can't be used.
+    """
+    from initlab.tracking import journal, resume
+
+    if configs.is_resume(config):
+        target, run_id = configs.tracking_target(config), configs.resume_run_id(config)
+        found = resume.find_resumable_run(**target, config=configs.run_config(config), run_id=run_id)
+        _resume_in(found, config, "run")
+    else:
+        journal.check_unused(Path(config.hydra.run.dir))
+    check_values(config, Path(config.hydra.run.dir))
+    check_target(config, Path(config.hydra.run.dir))
+
+
+def prepare_sweep(config: DictConfig, launcher: Launcher) -> bool:
+    """Checks a sweep, and starts its launcher. Makes Hydra use the folder of the sweep that is resumed, if any.
+
+    Returns whether a sweep is resumed. Raises if a value, the data, the folder or the store can't be used.
+    """
+    from initlab.tracking import journal, resume
+
+    found = None
+    if configs.is_resume(config):
+        target, run_id = configs.tracking_target(config), configs.resume_run_id(config)
+        overrides = configs.task_overrides(config.hydra)
+        found = resume.find_resumable_sweep(**target, overrides=overrides, run_id=run_id)
+        _resume_in(found, config, "sweep")
+    if found is None:
+        journal.check_unused(Path(config.hydra.sweep.dir))
+    check_sweep(config, Path(config.hydra.sweep.dir))
+    if launcher.remote:
+        # absolute, whatever a job's working directory is
+        configs.set_output_dir(configs.sweep_folder(config.hydra), config, "sweep")
+        launcher.start(OmegaConf.to_container(config.hydra.launcher, resolve=True))
+    check_target(config, Path(config.hydra.sweep.dir))
+    return found is not None
 
 
 def check_sweep(config: DictConfig, folder: Path) -> None:
@@ -64,3 +119,12 @@ def created_folder(folder: Path) -> Iterator[None]:
         if isinstance(error, OSError) and error.filename is not None:
             raise OSError(f"{folder} can't be written: {error.strerror}") from error
         raise
+
+
+def _resume_in(folder: Path | None, config: DictConfig, kind: str) -> None:
+    """Makes Hydra use the folder of an earlier run or sweep."""
+    if folder is None:
+        log.info(f"no interrupted {kind} of this configuration is here: starting a new one")
+        return
+    log.info(f"resuming the {kind} in {folder}")
+    configs.set_output_dir(folder, config, kind)

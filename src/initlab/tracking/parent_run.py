@@ -59,7 +59,10 @@ class ParentRun:
         resume_runs.mark_orphaned_runs_killed(self.client, self.experiment_id)
         if resume:
             found = self.client.search_runs([self.experiment_id], f'tags.sweep = "{folder}"')
-            self.run_id = next(run.info.run_id for run in found if run.info.status != "FINISHED")
+            unfinished = [run.info.run_id for run in found if run.info.status != "FINISHED"]
+            if not unfinished:
+                raise store.TrackingError(f"the store has no unfinished sweep in {folder}: start it without resume")
+            self.run_id = unfinished[0]
             resume_runs.reopen_run(self.client, self.run_id)
         else:
             tags = owner_tags() | {"sweep": folder, "overrides": json.dumps(list(overrides))} | dict(tags or {})
