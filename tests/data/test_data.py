@@ -5,16 +5,16 @@ import json
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from hashlib import md5
-from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import ROOT
+from helpers.mirror import Quiet, server
 from helpers.projects import idx
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
@@ -201,21 +201,6 @@ def test_split_refuses(raw: Path, validation: Any) -> None:
 
 
 # Download: every mirror here is a real HTTP server.
-
-
-@contextmanager
-def server(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
-        thread = threading.Thread(target=httpd.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{httpd.server_port}/"
-        httpd.shutdown()
-        thread.join()
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
-        pass
 
 
 class Faulty(Quiet):

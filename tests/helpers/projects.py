@@ -33,6 +33,16 @@ def commit(clone: Path) -> None:
     git(clone, "-c", "user.name=a", "-c", "user.email=a@example.org", "commit", "--quiet", "--message=more")
 
 
+def damage(path: Path) -> None:
+    """Changes one byte in the middle of a file, and not its mode: DVC takes what is read-only for whole."""
+    mode = path.stat().st_mode
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(content)
+    path.chmod(mode)
+
+
 def make_files(folder: Path, *, train: int, test: int, seed: int) -> dict[str, str]:
     """Writes four files like MNIST's: noise, brighter the higher the digit. Returns {name: MD5}."""
     random = np.random.default_rng(seed)

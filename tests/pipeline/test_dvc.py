@@ -14,13 +14,12 @@ from pathlib import Path
 import pytest
 import requests
 from conftest import ROOT, command, environment, fresh_clone
+from helpers.mirror import Quiet, server
 from helpers.pages import blocks
-from helpers.projects import commit, dvc, edit, git, make_files, set_source, small_clone
+from helpers.projects import commit, damage, dvc, edit, git, make_files, set_source, small_clone
 from helpers.servers import LIMIT, free_port
 from mlflow import MlflowClient
 from omegaconf import OmegaConf
-from test_data import Quiet, server
-from test_pipeline import damage
 from torchvision.datasets import FashionMNIST
 
 (BACK,) = re.findall("`(git checkout .*?)`", (ROOT / "docs" / "dvc.md").read_text())

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, command, environment, fresh_clone, wait_for
-from helpers.projects import dvc, edit, git
+from helpers.projects import damage, dvc, edit, git
 from mlflow import MlflowClient
 from omegaconf import OmegaConf
 
@@ -38,16 +38,6 @@ def test_the_data_is_remade_as_it_is_pinned(clone: Path) -> None:
     assert "mnist_60k: training mean 33.3184, std 78.5675; 10 classes" in output
     assert git(clone, "status", "--porcelain") == ""
     assert "Data and pipelines are up to date" in dvc(clone, "status", "normalize")
-
-
-def damage(path: Path) -> None:
-    """Changes one byte in the middle of a file, and not its mode: DVC takes what is read-only for whole."""
-    mode = path.stat().st_mode
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.chmod(0o644)
-    path.write_bytes(content)
-    path.chmod(mode)
 
 
 def cached(clone: Path, path: Path) -> Path:
