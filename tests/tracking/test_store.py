@@ -128,7 +128,7 @@ def test_what_was_logged_before_is_not_logged_again(tmp_path: Path) -> None:
 
 @pytest.mark.faults(
     "a run is resumed, or synced, while it goes on",
-    "refused: one process at a time is at a run",
+    "refused: one process at a time works on a run",
 )
 def test_one_process_at_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = {"uri": f"sqlite:///{tmp_path}/mlflow.db", "experiment": "any", "folder": tmp_path / "run", "name": "run"}
@@ -272,7 +272,7 @@ def test_a_server_that_is_down(train: Train, project: Path) -> None:
 
 
 @pytest.mark.faults(
-    "the server goes away before a sweep's results are told", "one line says so; `resume=true` ends the sweep"
+    "the server goes away before a sweep's results are recorded", "one line says so; `resume=true` ends the sweep"
 )
 def test_a_server_that_is_lost_at_the_end_of_a_sweep(server: tuple[MlflowServer, str], tmp_path: Path) -> None:
     parent = ParentRun(uri=server[0].uri, experiment="initlab", folder=str(tmp_path), name="lost")
