@@ -45,8 +45,8 @@ def trained(normalized: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def ranks(process: psutil.Process) -> list[psutil.Process]:
-    """The other ranks of a run, which this process has started; Python's resource tracker is none of them."""
-    return [child for child in process.children() if "resource_tracker" not in " ".join(child.cmdline())]
+    """The other ranks of a run, which this process has spawned."""
+    return [child for child in process.children() if "spawn_main" in " ".join(child.cmdline())]
 
 
 def assert_same(one: Journal, two: Journal, *, rtol: float, atol: float) -> None:
