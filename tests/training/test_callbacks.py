@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from conftest import Train, environment
 
-# An epoch that takes longer than a second, after which the bar is shown.
+# An epoch that takes longer than a second, after which the bar is shown: with four workers too, for four groups.
 LONG = (
     "trainer=cpu",
     "trainer.max_epochs=1",
-    "+trainer.limit_train_batches=3",
+    "+trainer.limit_train_batches=6",
     "replicas=16",
     "model.hidden=[100,100]",
 )
@@ -43,7 +43,7 @@ def test_an_epoch_is_told_while_it_lasts(project: Path) -> None:
     shown = on_a_terminal(LONG, project)
     steps = [int(step) for step in re.findall(r"epoch 1/1: [^\r]* (\d+)/781 ", shown)]
     assert steps == sorted(steps)
-    assert 0 < steps[0] < steps[-1] <= 3 * 128  # three blocks
+    assert 0 < steps[0] < steps[-1] <= 6 * 128  # six blocks
     assert re.search(r"\r *\repoch 1/1 ", shown)  # wiped out before the epoch's line is printed
 
 
