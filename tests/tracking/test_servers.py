@@ -16,7 +16,7 @@ import pytest
 import yaml
 from conftest import ROOT, command, environment
 from helpers.pages import blocks
-from helpers.servers import PACKAGE, MlflowServer, Server, free_port, postgres
+from helpers.servers import MlflowServer, Server, free_port, postgres, postgres_package
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 from mlflow.pyfunc import load_model
@@ -108,7 +108,7 @@ class Site:
 
 def with_programs() -> dict[str, str]:
     """The environment of a shell that finds those of the virtual environment, and PostgreSQL's."""
-    folders = [Path(sys.executable).parent, PACKAGE / "pginstall" / "bin", os.environ["PATH"]]
+    folders = [Path(sys.executable).parent, postgres_package() / "pginstall" / "bin", os.environ["PATH"]]
     return environment() | {"PATH": os.pathsep.join(map(str, folders))}
 
 
