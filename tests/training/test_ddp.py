@@ -3,20 +3,17 @@
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
 import pytest
-from conftest import ROOT, started, wait_for
-from hydra import compose, initialize_config_dir
+from conftest import started, wait_for
+from helpers import runs
 from mlflow import MlflowClient
-from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from initlab.tracking.journal import Journal
-from initlab.tracking.run_logger import RunLogger, start_run
-from initlab.training import fit
+from initlab.tracking.run_logger import RunLogger
 
 TWO = "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"
 ONE = ("trainer=cpu",)
@@ -29,17 +26,8 @@ def trained(normalized: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(tmp_path)
 
     def train(name: str, *words: str, each: Callable[[RunLogger], None] = lambda run: None) -> Journal:
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            shortened = f"data.folder={normalized}", "data.pin=null", "stats.every=100"
-            cfg = compose("config", [*words, *shortened, "+trainer.limit_train_batches=2"])
-        keys = [key for key in cfg if key not in ("tracking", "resume")]
-        config: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, keys), resolve=True)
-        place = {"uri": f"sqlite:///{tmp_path}/mlflow.db", "experiment": "any", "name": name, "resume": True}
-        with start_run(**place, folder=tmp_path / name, config=config) as run:
-            log = run.log_metrics
-            monkeypatch.setattr(run, "log_metrics", lambda values: (log(values), each(run)))
-            fit.train(config, run)
-        return run.journal
+        config = runs.composed(normalized, *words, "stats.every=100", "+trainer.limit_train_batches=256")
+        return runs.train(tmp_path / name, config, each=each)
 
     return train
 

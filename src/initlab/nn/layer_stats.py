@@ -50,14 +50,14 @@ ALL_LAYERS: dict[str, Callable[[LayerTensors], Tensor]] = {
 # For hidden layers only, since the last layer is linear. A unit is dead if it is active on no image of the batch.
 # Both statistics are NaN for a replica whose pre-activations contain a NaN.
 HIDDEN_LAYERS: dict[str, Callable[[LayerTensors], Tensor]] = {
-    "dead_fraction": lambda layer: (layer.z.amax(-1) <= 0).float().mean(-1) + _nan_if_any(layer.z),
+    "dead_fraction": lambda layer: (layer.z <= 0).all(-1).float().mean(-1) + _nan_if_any(layer.z),
     "inactive_fraction": lambda layer: (layer.z <= 0).float().mean(INNER) + _nan_if_any(layer.z),
 }
 
 
 def _nan_if_any(z: Tensor) -> Tensor:
     """Returns 0, or NaN for a replica that contains a NaN: (R, D, B) -> (R,)."""
-    return torch.where(z.amax(INNER).isnan(), torch.nan, 0.0)  # a nan is the largest of all
+    return torch.where(z.isnan().flatten(-2).any(-1), torch.nan, 0.0)  # on some devices, amax ignores a NaN
 
 
 def measure(layers: list[LayerTensors]) -> dict[str, Tensor]:
@@ -72,9 +72,12 @@ def measure(layers: list[LayerTensors]) -> dict[str, Tensor]:
 def histogram(a: Tensor) -> Tensor:
     """Counts the values of a, over all replicas, in BINS bins from LOW to HIGH: (R, D, B) -> (BINS,).
 
-    Values beyond either end are counted in the outermost bin.
+    Values beyond either end are counted in the outermost bin, and NaN in none. torch.histc counts the same, but raises
+    on CUDA if deterministic algorithms are asked for, and torch.bincount waits for the device.
     """
-    return a.clamp(LOW, HIGH).histc(BINS, LOW, HIGH)
+    place = (a.clamp(LOW, HIGH) - LOW) * (BINS / (HIGH - LOW))
+    place = torch.where(a.isnan(), BINS, place.clamp_max(BINS - 1)).long().flatten()  # BINS: an extra bin, for NaN
+    return a.new_zeros(BINS + 1).scatter_add_(0, place, a.new_ones(()).expand_as(place))[:BINS]
 
 
 def update_ratio(before: Tensor, after: Tensor) -> Tensor:

@@ -52,8 +52,9 @@ class CrossEntropy:
         return losses, (log_p.exp() - onehot) / y.numel()               # (p - onehot(y)) / B
 
     def predict(self, z: Tensor) -> Tensor:
-        """Returns the most probable class: (R, C, B) -> (R, B)."""
-        return z.argmax(1)
+        """Returns the most probable class, the first that is NaN if any is: (R, C, B) -> (R, B)."""
+        nan = z.isnan()  # on some devices, argmax ignores a NaN
+        return torch.where(nan.any(1), nan.int().argmax(1), z.argmax(1))
 
 
 @dataclass(frozen=True)
@@ -75,5 +76,6 @@ class MeanSquaredError:
         return error.squeeze(1) ** 2, 2 * error / y.numel()
 
     def predict(self, z: Tensor) -> Tensor:
-        """Returns the nearest digit: (R, 1, B) -> (R, B)."""
-        return z.squeeze(1).round().clamp(0, 9)
+        """Returns the nearest digit, NaN for NaN: (R, 1, B) -> (R, B)."""
+        z = z.squeeze(1)
+        return torch.where(z.isnan(), z, z.round().clamp(0, 9))  # on some devices, clamp ignores a NaN

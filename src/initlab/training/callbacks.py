@@ -87,7 +87,8 @@ class LayerStatistics(Callback):
         the steps in `step` (T,).  layer1/weight: W (2, units, inputs) of replica 0's first units, as drawn and as
         trained.
         """
-        return {name: torch.stack(series).cpu() for name, series in self.series.items()}
+        # Tensors from a checkpoint are on the CPU, new ones on the device.
+        return {name: torch.stack([tensor.cpu() for tensor in series]) for name, series in self.series.items()}
 
     def state_dict(self) -> dict[str, Any]:
         return {"series": dict(self.series)}
@@ -114,7 +115,7 @@ class LayerStatistics(Callback):
 class RecordMetrics(Callback):
     """Passes measurements, {step: {metric: value of each replica (R,)}}, to `record` after each epoch and the test.
 
-    latest: the values of the last step, {metric: (R,)}.
+    latest: the values of the last step, {metric: (R,)}, if anything was measured since the last call of `record`.
     """
 
     def __init__(self, record: Callable[[Mapping[int, Mapping[str, np.ndarray]]], None]) -> None:
@@ -131,7 +132,7 @@ class RecordMetrics(Callback):
         assert isinstance(module, Network)
         measurements = module.take_measurements()
         self.record(measurements)
-        self.latest = measurements[max(measurements)]
+        self.latest = measurements[max(measurements)] if measurements else {}
 
 
 class EpochLog(Callback):
@@ -150,12 +151,16 @@ class EpochLog(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         latest, seconds = self.metrics.latest, time.perf_counter() - self.started
-        log.info(
+        line = (
             f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {seconds:5.1f} s"
             f"  {(trainer.global_step - self.first_step) / seconds:5,.0f} steps/s"
-            f"  val/loss {latest['val/loss'].mean():.4f}  val/accuracy {_percent(latest['val/accuracy'])}"
-            f"{_diverged(latest['val/loss'])}"
         )
+        if "val/loss" in latest:  # not after every epoch, if trainer.check_val_every_n_epoch is set
+            line += (
+                f"  val/loss {latest['val/loss'].mean():.4f}  val/accuracy {_percent(latest['val/accuracy'])}"
+                f"{_diverged(latest['val/loss'])}"
+            )
+        log.info(line)
 
     def on_test_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         latest = self.metrics.latest
