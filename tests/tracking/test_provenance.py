@@ -1,9 +1,13 @@
 """Provenance: every file of ours that is loaded is in it, by its path within the package."""
 
 import json
+import platform
 import sys
 from hashlib import sha256
+from pathlib import Path
 
+import pytest
+import torch
 from conftest import ROOT, command
 
 from initlab.tracking import provenance
@@ -31,3 +35,22 @@ def test_every_loaded_file_is_hashed() -> None:
 def test_names_that_were_recorded_are_hashed_if_they_are_ours() -> None:
     """A record comes from a store that others can write to: it names no file elsewhere."""
     assert set(provenance.code(["nn/mlp.py", "nn/gone.py", "../../pyproject.toml", "/etc/hostname"])) == {"nn/mlp.py"}
+
+
+def test_a_mac_is_told_from_another(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Python calls each of Apple's chips `arm`; sysctl knows its name. The system's release counts too."""
+    sysctl = tmp_path / "sysctl"
+    sysctl.write_text(
+        "#!/bin/sh\n[ \"$*\" = '-n machdep.cpu.brand_string' ] && echo 'Apple M4 Pro'\n", encoding="utf-8"
+    )
+    sysctl.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name, value in {
+        "system": "Darwin",
+        "machine": "arm64",
+        "processor": "arm",
+        "mac_ver": ("15.1", (), ""),
+    }.items():
+        monkeypatch.setattr(platform, name, lambda value=value: value)
+    found = provenance.machine(torch.device("cpu"))
+    assert (found["cpu"], found["system"]) == ("Apple M4 Pro", "Darwin arm64 15.1")

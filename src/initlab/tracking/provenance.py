@@ -72,8 +72,9 @@ def packages() -> dict[str, str]:
 
 def machine(device: torch.device) -> dict[str, str]:
     """Describes the processor that computes the sums, without its number of cores: each worker uses one thread."""
+    release = platform.mac_ver()[0]  # of macOS, whose own library multiplies the matrices; empty elsewhere
     cpu = {
-        "system": f"{platform.system()} {platform.machine()}",
+        "system": " ".join(filter(None, (platform.system(), platform.machine(), release))),
         "cpu": _cpu(),
         "vector units": torch.backends.cpu.get_cpu_capability(),
     }
@@ -117,10 +118,15 @@ def git(*arguments: str) -> str | None:
 
 
 def _cpu() -> str:
-    """Returns the processor's name, which Python knows only on some systems."""
+    """Returns the processor's name. Python does not know it on Linux, and on macOS calls each chip `arm`."""
     info = Path("/proc/cpuinfo")
-    found = re.search(r"^model name\s*: (.+)$", info.read_text(), re.MULTILINE) if info.exists() else None
-    return found[1] if found else platform.processor() or "unknown"
+    if platform.system() == "Darwin":
+        asked = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip() or platform.processor()
+    text = info.read_text(encoding="utf-8") if info.exists() else ""
+    found = re.findall(r"^model name\s*: (.+)$", text, re.MULTILINE)[:1]
+    found = found or re.findall(r"^CPU (?:implementer|part)\s*: (.+)$", text, re.MULTILINE)[:2]  # on ARM
+    return " ".join(found) or platform.processor() or "unknown"
 
 
 def _short(value: str) -> str:
