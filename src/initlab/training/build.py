@@ -3,24 +3,30 @@
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning import Trainer
 
 from initlab.data import dvc_pin, normalized_files
 from initlab.data.datamodule import DataModule
+from initlab.training import devices
 from initlab.training.callbacks import LayerStatistics
 from initlab.training.lightning_module import Network
 from initlab.training.validation import validate_config, validate_trainer
 
 
 class Components(NamedTuple):
-    """The objects of a run. `statistics` is not yet among the trainer's callbacks."""
+    """The objects of a run. `statistics` is not yet among the trainer's callbacks.
+
+    reason: why the trainer has its device; empty if there was nothing to choose from.
+    """
 
     trainer: Trainer
     network: Network
     data: DataModule
     statistics: LayerStatistics
+    reason: str
 
 
 def build(cfg: DictConfig, folder: Path) -> Components:
@@ -41,11 +47,18 @@ def build(cfg: DictConfig, folder: Path) -> Components:
         optimizer=instantiate(cfg.optimizer),
     )
     statistics = LayerStatistics(every=cfg.stats.every, probe=cfg.stats.probe)
-    trainer = instantiate(cfg.trainer, default_root_dir=folder)
-    data = DataModule(cfg.data.folder, batch_size=cfg.data.batch_size, seed=cfg.seed)
-    validate_trainer(trainer, cfg.trainer, replicas=cfg.replicas)
+    limit = cfg.trainer.get("limit_train_batches", 1.0)  # of optimiser steps: Lightning would count blocks of them
+    data = DataModule(cfg.data.folder, batch_size=cfg.data.batch_size, seed=cfg.seed, limit=limit)
     data.prepare_data()
     facts = normalized_files.read_facts(data.folder)
+    if cfg.stats.probe > (images := facts["splits"]["validation"]["images"]):
+        raise ValueError(f"stats.probe is {cfg.stats.probe}; there are {images:,} validation images")
+    choice = devices.Choice(cfg.trainer.get("accelerator", "auto"))
+    if choice.accelerator == "auto" and cfg.trainer.get("devices") == 1:
+        sizes = {"replicas": cfg.replicas, "batch_size": data.batch_size, "cores": torch.get_num_threads()}
+        choice = devices.choose(devices.available_gpu(), network.widths(facts["inputs"]), **sizes)
+    trainer = instantiate(cfg.trainer, accelerator=choice.accelerator, limit_train_batches=1.0, default_root_dir=folder)
+    validate_trainer(trainer, cfg.trainer, replicas=cfg.replicas)
     if 1 < network.loss.outputs < facts["classes"]:
         raise ValueError(f"loss.outputs is {network.loss.outputs}; the data has {facts['classes']} classes")
     pinned = dvc_pin.pinned_hash(cfg.data.get("pin"))
@@ -53,4 +66,4 @@ def build(cfg: DictConfig, folder: Path) -> Components:
         raise ValueError(
             f"{data.folder} was made of data {facts['raw']}; {cfg.data.pin} pins {pinned}: dvc repro normalize"
         )
-    return Components(trainer, network, data, statistics)
+    return Components(trainer, network, data, statistics, choice.reason)

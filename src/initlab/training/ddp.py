@@ -67,6 +67,9 @@ class RestoreSigterm(Callback):
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         processes.restore_sigterm()
 
+    def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
+        processes.restore_sigterm()
+
     def on_test_start(self, trainer: Trainer, module: LightningModule) -> None:
         processes.restore_sigterm()
 

@@ -19,7 +19,7 @@ from initlab.nn import init, theory
 from initlab.nn.activations import Activation
 from initlab.tracking import artifacts, logged_model, provenance
 from initlab.tracking.run_logger import RunLogger
-from initlab.training import ddp
+from initlab.training import ddp, devices
 from initlab.training.build import Components, build
 from initlab.training.callbacks import EpochLog, RecordMetrics
 from initlab.workers import one_thread_each
@@ -37,10 +37,12 @@ def train(config: Mapping[str, Any], run: RunLogger) -> float:
         log.info(f"run {run.run_id} has finished before: nothing to do")
         return run.journal.last("val/accuracy")
     parts = build(OmegaConf.create(dict(config)), run.folder)
-    trainer, network, data, statistics = parts
+    trainer, network, data, statistics, reason = parts
     facts = normalized_files.read_facts(data.folder)
     dataset = {"name": data.folder.name, "source": config["data"].get("pin") or str(data.folder), "facts": facts}
     device = trainer.strategy.root_device
+    if reason:
+        log.info(f"device: {device}, since {reason}")
     run.log_provenance(provenance.current(facts, device, trainer.world_size), dataset)
     last = run.folder / artifacts.LAST_CHECKPOINT
     if last.exists() and not run.journal.entries:
@@ -55,7 +57,8 @@ def train(config: Mapping[str, Any], run: RunLogger) -> float:
         _fit(parts, last, config["matmul_precision"])
     run.set_tags(**{"weights.sha256": weights_sha256(network.parameters())})
     widths, probe = network.widths(data.inputs), data.splits["validation"][0][: statistics.probe]
-    expected = expected_statistics(network.scheme, network.activation, widths, probe.cpu())
+    cpu = torch.device("cpu")
+    expected = expected_statistics(network.scheme, network.activation.to(cpu), widths, probe.to(cpu))
     run.log_results(expected, statistics.tensors())
     saved = logged_model.save(
         run.folder / artifacts.MODEL,
@@ -83,11 +86,14 @@ def train_as_rank(folder: Path) -> None:
 
 def _fit(parts: Components, last: Path, precision: str) -> None:
     """Trains, from the last checkpoint if there is one, and tests."""
-    trainer, network, data, _ = parts
+    trainer, network, data, *_ = parts
     if trainer.world_size > 1:
         trainer.callbacks.append(ddp.RestoreSigterm())  # type: ignore[attr-defined]
-    with matmul_precision(precision), one_thread_each(trainer.world_size) as network.workers:
+    full = devices.memory_errors(trainer.strategy.root_device, network.replicas)
+    with full, matmul_precision(precision), one_thread_each(trainer.world_size) as network.workers:
         trainer.fit(network, data, ckpt_path=last if last.exists() else None, weights_only=True)
+        if network.validated_step != trainer.global_step:  # training ended between two validations
+            trainer.validate(network, data, verbose=False)
         trainer.test(network, data, verbose=False)
 
 

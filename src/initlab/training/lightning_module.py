@@ -3,6 +3,7 @@
 import logging
 import warnings
 from collections.abc import Callable, Iterable, Sequence, Sized
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +30,7 @@ for noisy in ("pytorch_lightning", "lightning_fabric"):
 warnings.filterwarnings("ignore", ".*LeafSpec", category=FutureWarning)
 warnings.filterwarnings("ignore", ".*`srun` command is available", category=UserWarning)  # where Slurm is installed
 warnings.filterwarnings("ignore", "Checkpoint directory .* exists", category=UserWarning)  # when a run is resumed
+warnings.filterwarnings("ignore", ".*could not find the monitored key", category=UserWarning)  # before a validation
 
 
 class Network(LightningModule):
@@ -38,6 +40,7 @@ class Network(LightningModule):
     optimizer: function from parameters to a torch.optim optimiser, which must treat all entries of a tensor alike.
     On a CPU, `workers` train the replicas in groups. On any other device, one group holds all replicas.
     statistics: set by the callback `LayerStatistics`, if there is one.
+    validated_step: number of optimiser steps taken before the last validation.
     Raises ValueError for a value out of range or of the wrong type, before anything is drawn.
     """
 
@@ -64,6 +67,7 @@ class Network(LightningModule):
         self.shard, self.workers = Shard(replicas), Workers()
         self.groups: list[ReplicaGroup] = []
         self.statistics: LayerStatistics | None = None
+        self.validated_step: int | None = None
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()  # (R, D, E), (R, D, 1), first layer first
 
     def widths(self, inputs: int) -> list[int]:
@@ -95,8 +99,10 @@ class Network(LightningModule):
 
     def training_step(self, block: Iterable[tuple[Tensor, Tensor]], batch_idx: int) -> None:
         """Takes one optimiser step for every batch x (784, B), y (B,) of a block, in each group of replicas."""
+        step, last = self.global_step, self.trainer.max_steps
+        if last >= 0:  # Lightning would look at it only after the block
+            block = list(islice(block, last - step))
         batches = block if isinstance(block, Sized) else list(block)
-        step = self.global_step
         self.workers.map(lambda group: group.train(batches, step), self.groups)
         # Lightning's wrapper of an optimiser would count the steps, but takes longer than a small network's step.
         self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.increment_by(len(batches))
@@ -111,6 +117,8 @@ class Network(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Logs the means over replicas, for ModelCheckpoint to monitor."""
+        if self.trainer.sanity_checking:
+            return
         for name in ("val/loss", "val/accuracy"):
             values = torch.cat([group.pending[-1][1][name] for group in self.groups])
             self.log(name, values.mean(), batch_size=1, sync_dist=True)
@@ -141,6 +149,8 @@ class Network(LightningModule):
 
         Takes one exchange between devices, and one transfer from this one. All devices have to call it.
         """
+        if not self.groups[0].pending:
+            return {}
         tables = [torch.stack([v for _, values in g.pending for v in values.values()], 1) for g in self.groups]
         columns = iter(self.shard.all_gather(torch.cat(tables)).T.cpu().double().numpy())
         measurements: dict[int, dict[str, np.ndarray]] = {}
@@ -153,6 +163,11 @@ class Network(LightningModule):
     def _evaluate(self, stage: str, chunks: Iterable[tuple[Tensor, Tensor]]) -> None:
         step = self.global_step
         self.workers.map(lambda group: group.evaluate(stage, chunks, step), self.groups)
+        if self.trainer.sanity_checking:  # a rehearsal, whose values are no part of the run
+            for group in self.groups:
+                group.pending.clear()
+        elif stage == "val":
+            self.validated_step = step
 
     @torch.no_grad()
     def _gather(self) -> None:

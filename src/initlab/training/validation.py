@@ -14,6 +14,25 @@ from initlab.training.shard import Shard
 
 PRECISIONS = "highest", "high", "medium"  # accepted by torch.set_float32_matmul_precision
 STRATEGIES = "auto", "ddp"
+# Options of Lightning's Trainer that would break a run, or have no effect on it, with any value but these.
+ONLY: dict[str, tuple[tuple[object, ...], str]] = {
+    "accumulate_grad_batches": ((1,), "each batch is one optimiser step"),
+    "barebones": ((False,), "its options are set one by one"),
+    "default_root_dir": ((), "a run's folder is hydra.run.dir"),
+    "detect_anomaly": ((False,), "gradients are computed without autograd"),
+    "fast_dev_run": ((False, 0), "experiment=smoke is a short run"),
+    "gradient_clip_algorithm": ((), "gradients are not clipped"),
+    "gradient_clip_val": ((0, 0.0), "gradients are not clipped"),
+    "limit_test_batches": ((1, 1.0), "all test images are used"),
+    "limit_val_batches": ((1, 1.0), "all validation images are used; stats.probe limits those for the statistics"),
+    "log_every_n_steps": ((), "stats.every sets when layers are measured"),
+    "logger": ((False,), "runs are recorded in MLflow; a logger of your own is one with a _target_"),
+    "overfit_batches": ((0, 0.0), "limit_train_batches trains on a part of the images"),
+    "precision": ((32, "32", "32-true"), "networks are trained in float32; matmul_precision sets how it is multiplied"),
+    "reload_dataloaders_every_n_epochs": ((0,), "images stay on the device"),
+    "sync_batchnorm": ((False,), "the networks have no batch normalisation"),
+    "val_check_interval": ((1.0,), "validation follows an epoch; check_val_every_n_epoch sets which"),
+}
 
 
 def validate_config(cfg: DictConfig) -> None:
@@ -27,9 +46,24 @@ def validate_config(cfg: DictConfig) -> None:
     check_choice("matmul_precision", cfg.matmul_precision, PRECISIONS)
     check_choice("trainer.strategy", cfg.trainer.get("strategy", "auto"), STRATEGIES)
     check_int("replicas", cfg.replicas, least=1)
+    _validate_options(cfg.trainer)
     devices = str(cfg.trainer.get("devices"))
     if devices.isdecimal() and int(devices) > 1:  # before Lightning makes a list of that length
         Shard(cfg.replicas, devices=int(devices))
+
+
+def _validate_options(trainer: DictConfig) -> None:
+    """Checks the options of Lightning's Trainer that it would check later, or not at all."""
+    for name, (allowed, reason) in ONLY.items():
+        value = trainer.get(name)
+        usual = value is None or OmegaConf.is_config(value)  # a configuration: of a logger
+        if not usual and (type(value), value) not in [(type(v), v) for v in allowed]:
+            expected = " or ".join(map(repr, allowed)) or "no value"
+            raise ValueError(f"trainer.{name} is {value!r}; expected {expected}: {reason}")
+    check_int("trainer.check_val_every_n_epoch", trainer.get("check_val_every_n_epoch", 1), least=1)
+    steps = trainer.get("max_steps", -1)
+    if type(steps) is not int or steps == 0 or steps < -1:
+        raise ValueError(f"trainer.max_steps is {steps!r}; expected at least 1, or -1 for no limit")
 
 
 def validate_trainer(trainer: Trainer, config: DictConfig, *, replicas: int) -> None:
