@@ -19,7 +19,7 @@ LAUNCHERS = {
     "submitit_local": (2, 8, []),
     "submitit_slurm": (2, 8, ["hydra.launcher.array_parallelism=2"]),
 }
-JOB = ["trainer=cpu", "replicas=2", "trainer.max_epochs=1", "+trainer.limit_train_batches=1"]  # 128 steps
+JOB = ["trainer=cpu", "replicas=2", "trainer.max_epochs=1", "+trainer.limit_train_batches=128"]
 
 
 def table(rounds: int) -> pd.DataFrame:

@@ -43,7 +43,7 @@ def _first_step(folder: Path, number: int) -> tuple[float, float]:
     note = folder / "first.json"
     words = [f"hydra.run.dir={folder}/{number}", f"tracking.uri=sqlite:///{folder}/mlflow.db", "trainer=cpu"]
     words += [f"trainer.callbacks=[{{_target_: benchmarks.first_step.FirstStep, path: {note}}}]"]
-    words += ["trainer.max_epochs=1", "+trainer.limit_train_batches=1"]
+    words += ["trainer.max_epochs=1", "+trainer.limit_train_batches=128"]
     begun = time.time()
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "train.py", *words], check=True, capture_output=True, text=True

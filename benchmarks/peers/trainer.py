@@ -16,7 +16,7 @@ def train(epochs: int, replicas: int, clock: Clock, every: int = 10**9) -> None:
     words = ["trainer=cpu", f"replicas={replicas}", f"trainer.max_epochs={epochs}", f"stats.every={every}"]
     words += ["+trainer.enable_checkpointing=false", "trainer.callbacks=[]"]
     with initialize("../../conf", version_base="1.3"), TemporaryDirectory() as folder:
-        trainer, network, data, statistics = build(compose("config", words), Path(folder))
+        trainer, network, data, statistics, _ = build(compose("config", words), Path(folder))
         trainer.callbacks += [statistics, RecordMetrics(lambda measurements: None)]  # type: ignore[attr-defined]
         trainer.callbacks.append(Ticks(clock, "val/accuracy"))  # type: ignore[attr-defined]
         with one_thread_each() as network.workers:

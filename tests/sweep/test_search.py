@@ -22,7 +22,7 @@ from initlab.sweep import launchers, preflight, search
 
 pytestmark = pytest.mark.engines
 
-SMALL = ("replicas=1", "trainer.max_epochs=1", "+trainer.limit_train_batches=1", "hydra.callbacks.sweep.report=false")
+SMALL = ("replicas=1", "trainer.max_epochs=1", "+trainer.limit_train_batches=128", "hydra.callbacks.sweep.report=false")
 # Gains up to 1000: in eight layers some trials overflow. After two random ones TPE chooses.
 SEARCH = (
     *("-m", "experiment=search", "init.weights.gain=tag(log,interval(1,1000))", *SMALL),

@@ -23,7 +23,7 @@ from initlab.tracking import store
 from initlab.tracking.parent_run import load_results
 
 folder = Path(sys.argv[1])
-model = stores.real_run(folder, "experiment=smoke", "model.hidden=[5]", "+trainer.limit_train_batches=1")
+model = stores.real_run(folder, "experiment=smoke", "model.hidden=[5]", "+trainer.limit_train_batches=128")
 stores.real_run = lambda *_: model
 rates = tracker.table(1, kinds=["sqlite"], writers=[1, 2], seconds=0.1)
 store.PAGE = 7

@@ -127,7 +127,7 @@ def site(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Si
     """
     folder = tmp_path_factory.mktemp("site")
     for name, old, new in [
-        ("trainer/auto.yaml", "max_epochs: 8", "max_epochs: 1\nlimit_train_batches: 1"),
+        ("trainer/auto.yaml", "max_epochs: 8", "max_epochs: 1\nlimit_train_batches: 128"),
         ("config.yaml", "replicas: 8", "replicas: 2"),
     ]:
         path = project / "conf" / name

@@ -15,7 +15,7 @@ from conftest import Train, environment
 LONG = (
     "trainer=cpu",
     "trainer.max_epochs=1",
-    "+trainer.limit_train_batches=6",
+    "+trainer.limit_train_batches=768",
     "replicas=16",
     "model.hidden=[100,100]",
 )

@@ -23,16 +23,21 @@ class DataModule(LightningDataModule):
     folder: output of the normalize stage.  batch_size: images per optimiser step.
     block: optimiser steps per `training_step`. Lightning's overhead is paid once per block instead of once per step.
     seed: of the order of the training images, which is a function of (seed, epoch) and the same for every replica.
+    limit: optimiser steps per epoch, or the share of all steps, 1.0 at most.
     Raises ValueError for a value out of range or of the wrong type.
     """
 
-    def __init__(self, folder: str | Path, *, batch_size: int, seed: int, block: int = 128) -> None:
+    def __init__(self, folder: str | Path, *, batch_size: int, seed: int, block: int = 128, limit: float = 1.0) -> None:
         super().__init__()
         check_int("batch_size", batch_size, least=1)
         check_int("block", block, least=1)
+        if type(limit) is int:
+            check_int("limit_train_batches", limit, least=1)
+        elif not isinstance(limit, float) or not 0 < limit <= 1:
+            raise ValueError(f"limit_train_batches is {limit!r}; expected a number of steps, or a share of up to 1.0")
         if not isinstance(folder, str | Path):
             raise ValueError(f"data.folder is {folder!r}; expected the name of a folder")
-        self.folder, self.batch_size, self.seed, self.block = Path(folder), batch_size, seed, block
+        self.folder, self.batch_size, self.seed, self.block, self.limit = Path(folder), batch_size, seed, block, limit
         self.splits: dict[str, tuple[Tensor, Tensor]] = {}  # images (N, 784), labels (N,)
 
     def prepare_data(self) -> None:
@@ -58,12 +63,15 @@ class DataModule(LightningDataModule):
     @property
     def steps(self) -> int:
         """Optimiser steps per epoch."""
-        return len(self.splits["train"][0]) // self.batch_size
+        whole = len(self.splits["train"][0]) // self.batch_size
+        return min(self.limit, whole) if type(self.limit) is int else max(int(self.limit * whole), 1)
 
     def train_dataloader(self) -> DataLoader:
         """Returns a loader of blocks, in an order that depends on the epoch."""
         images, labels = self.splits["train"]
-        order = EpochOrder(len(images), self.batch_size, self.block, seed=self.seed, device=images.device)
+        order = EpochOrder(
+            len(images), self.batch_size, self.block, steps=self.steps, seed=self.seed, device=images.device
+        )
         if self.trainer is not None:  # when resuming, Lightning asks for the first rows before it calls set_epoch
             order.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
         return DataLoader(Blocks(images, labels, self.batch_size), batch_size=None, sampler=order)
@@ -87,10 +95,14 @@ class EpochOrder(Sampler[Tensor]):
     """Row numbers in blocks of whole batches, shuffled anew each epoch. Lightning calls `set_epoch`.
 
     Rows that do not fill a batch are left out of the epoch: a small last batch would be a noisier step.
+    steps: batches of an epoch, all by default.
     """
 
-    def __init__(self, rows: int, batch_size: int, block: int, *, seed: int, device: torch.device) -> None:
-        self.rows, self.used, self.size = rows, rows - rows % batch_size, batch_size * block
+    def __init__(
+        self, rows: int, batch_size: int, block: int, *, seed: int, device: torch.device, steps: int | None = None
+    ) -> None:
+        self.rows, self.size = rows, batch_size * block
+        self.used = (rows // batch_size if steps is None else steps) * batch_size
         self.seed, self.device, self.epoch = seed, device, 0
 
     def set_epoch(self, epoch: int) -> None:
