@@ -35,7 +35,7 @@ def table(rounds: int) -> pd.DataFrame:
 def _parts(replicas: int, steps: float) -> dict[str, float]:
     """Returns {part: microseconds per step}."""
     x, y, *_ = splits()
-    phi, loss = Activation(), CrossEntropy()
+    phi, loss = Activation(), CrossEntropy(CLASSES)
     weights, biases = init.draw(init.kaiming(), [784, HIDDEN, CLASSES], replicas=replicas, seed=0)
     order = torch.randperm(TRAINED)
     spent: dict[str, float] = defaultdict(float)

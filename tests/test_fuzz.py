@@ -8,7 +8,7 @@ import json
 import re
 import resource
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from math import inf, isfinite, nan, prod
@@ -192,15 +192,18 @@ def test_what_comes_behind_a_kept_promise_costs_no_memory(folder: Path) -> None:
 @st.composite
 def raw_files(draw: st.DrawFn) -> dict[str, bytes]:
     """The four files, half the time with a fault."""
-    fault = draw(st.sampled_from([""] * 5 + ["empty", "one pixel", "other pixels", "missing label", "label 10"]))
+    fault = draw(st.sampled_from([""] * 5 + ["empty", "one pixel", "other pixels", "missing label", "unknown label"]))
     files = {}
+    known: Sequence[int] = range(256)
     height, width = (1, 1) if fault == "one pixel" else draw(st.sampled_from([(1, 2), (2, 1), (2, 3)]))
     for prefix in ("train", "t10k"):
         faulty = draw(st.booleans())
         count = 0 if fault == "empty" and faulty else draw(st.integers(1, 8))
         shape = count, height + (fault == "other pixels" and faulty), width
         pixels = draw(st.binary(min_size=prod(shape), max_size=prod(shape)))
-        labels = draw(st.lists(st.integers(0, 9 + (fault == "label 10")), min_size=count, max_size=count))
+        labels = draw(st.lists(st.sampled_from(known), min_size=count, max_size=count))
+        if labels and fault != "unknown label":
+            known = labels
         if fault == "missing label" and faulty:
             labels = labels[1:]
         files[f"{prefix}-images-idx3-ubyte.gz"] = gzip.compress(idx(*shape, body=pixels))
@@ -218,7 +221,10 @@ def pixels(files: dict[str, bytes], prefix: str) -> tuple[np.ndarray, list[int]]
 def test_data_is_normalised_right_or_refused(
     files: dict[str, bytes], validation: int | None, scale: float, folder: Path
 ) -> None:
-    """Every split in the files' order, with the training mean 0 and standard deviation 1; facts.json reads back."""
+    """Every split in the files' order, with the training mean 0 and standard deviation 1; facts.json reads back.
+
+    Classes are the ranks of the training file's labels.
+    """
     raw, out = folder / "raw", folder / "out"
     raw.mkdir(exist_ok=True)
     for name, content in files.items():
@@ -233,11 +239,13 @@ def test_data_is_normalised_right_or_refused(
     expected["validation"] = expected["test"] if validation is None else (train[kept:], train_labels[kept:])
     mean, std = train[:kept].mean(), train[:kept].std(ddof=1)
     assert (facts["mean"] * scale, facts["std"] * scale) == pytest.approx((mean, std))
+    known = sorted(set(train_labels))
+    assert (facts["classes"], facts.get("labels", list(range(len(known))))) == (len(known), known)
     verify.cache_clear()  # the folder is another one's
     for name, (images, labels) in expected.items():
         found, found_labels = load(out, name)
         assert found.shape == (facts["splits"][name]["images"], facts["inputs"])
-        assert found_labels.tolist() == labels
+        assert found_labels.tolist() == [known.index(label) for label in labels]
         torch.testing.assert_close(found, torch.from_numpy((images - mean) / std).float(), rtol=1e-5, atol=1e-5)
 
 
@@ -310,6 +318,9 @@ def nearly_facts(draw: st.DrawFn) -> Any:
 @example(text=b"9" * 5_000)
 @example(text=json.dumps(FACTS | {"std": nan}).encode())
 @example(text=json.dumps(FACTS | {"classes": 0}).encode())
+@example(text=json.dumps(FACTS | {"labels": list(range(1, 11))}).encode())
+@example(text=json.dumps(FACTS | {"labels": list(range(1, 10))}).encode())
+@example(text=json.dumps(FACTS | {"labels": "abcdefghij"}).encode())
 def test_facts_are_read_right_or_refused(text: bytes, folder: Path) -> None:
     (folder / "facts.json").write_bytes(text)
     facts, refusal = attempt(lambda: read_facts(folder), DataError)
@@ -318,6 +329,8 @@ def test_facts_are_read_right_or_refused(text: bytes, folder: Path) -> None:
         assert text != json.dumps(FACTS).encode()
         return
     assert facts == json.loads(text)
+    if (labels := facts.pop("labels", None)) is not None:
+        assert [type(label) for label in labels] == [int] * facts["classes"]
     assert shape(facts) == shape(FACTS)
     with pytest.raises(DataError, match="missing or damaged"):  # no such files lie there
         verify.__wrapped__(folder)
@@ -349,8 +362,8 @@ MAKERS: list[tuple[Callable[..., Any], dict[str, st.SearchStrategy]]] = [
     (init.Orthogonal, {"gain": POSITIVE}),
     (init.LSUV, {"gain": POSITIVE, "images": st.integers(2, 20)}),
     (Activation, {"leak": NUMBER, "shift": NUMBER, "scale": POSITIVE}),
-    (CrossEntropy, {"outputs": st.integers(2, 20)}),
-    (MeanSquaredError, {"outputs": st.just(1)}),
+    (CrossEntropy, {"classes": st.integers(2, 20)}),
+    (MeanSquaredError, {"classes": st.integers(2, 20)}),
 ]
 
 

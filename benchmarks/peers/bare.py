@@ -23,7 +23,7 @@ def train(
 ) -> None:
     """validate: whether an epoch includes the accuracy on the validation images."""
     x, y, x_val, y_val = splits()
-    phi, loss = Activation(), CrossEntropy()
+    phi, loss = Activation(), CrossEntropy(CLASSES)
     widths = [784, *(hidden or [HIDDEN]), CLASSES]
     weights, biases = init.draw(init.kaiming(), widths, replicas=replicas, seed=0)
     order = datamodule.EpochOrder(len(x), batch, block=64, seed=0, device=x.device)

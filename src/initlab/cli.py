@@ -80,13 +80,13 @@ def _parser() -> argparse.ArgumentParser:
     data = commands.add_parser("data", help="download or normalise the data", description="The pipeline's data stages.")
     stages = data.add_subparsers(title="stages", metavar="STAGE", required=True)
     download = stages.add_parser("download", help="download the raw files, and verify them")
-    download.add_argument("source", type=Path, help="YAML file with `mirrors` and `files`: conf/data/source/mnist.yaml")
+    download.add_argument("source", type=Path, help="YAML file with `mirrors` and `files`: conf/data/source/NAME.yaml")
     download.add_argument("folder", type=Path, help="where they go")
     download.set_defaults(run=_download, failed=1)
     normalize = stages.add_parser("normalize", help="read, check, split and normalise the raw files")
     normalize.add_argument("raw", type=Path, help="folder of the raw files")
     normalize.add_argument("out", type=Path, help="where each data set gets a folder")
-    normalize.add_argument("configs", nargs="+", type=Path, help="YAML files of data sets: conf/data/mnist.yaml")
+    normalize.add_argument("configs", nargs="+", type=Path, help="YAML files of data sets: conf/data/NAME.yaml")
     normalize.set_defaults(run=_normalize, failed=1)
     return parser
 
@@ -136,14 +136,12 @@ def _download(chosen: argparse.Namespace) -> int:
 
 
 def _normalize(chosen: argparse.Namespace) -> int:
-    from omegaconf import OmegaConf
-
     from initlab.data import dvc_pin, normalize
+    from initlab.data.idx import PREFIXES
 
     for path in chosen.configs:
-        config = OmegaConf.load(path)
-        dvc_pin.check_pinned(chosen.raw, OmegaConf.select(config, "pin"))
-        folder = Path(chosen.out, path.stem)
-        facts = normalize.write_normalized(chosen.raw, folder, validation=config.validation, scale=config.scale)
+        pin, settings = normalize.read_settings(path)
+        dvc_pin.check_pinned(chosen.raw, pin, settings.get("prefixes", PREFIXES))
+        facts = normalize.write_normalized(chosen.raw, Path(chosen.out, path.stem), **settings)
         print(normalize.describe(path.stem, facts))
     return 0

@@ -166,7 +166,7 @@ def test_images_and_labels_must_agree(raw: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="t10k: labels file holds 9,999 items, images file 10,000"):
         split(tmp_path, None)
     target.write_bytes(gzip.compress(idx(10_000, body=labels[:-1] + b"\x0b")))
-    with pytest.raises(DataError, match="labels go up to 11; expected 0 to 9"):
+    with pytest.raises(DataError, match="t10k: a label is 11; in the training file they are 0 to 9"):
         split(tmp_path, None)
     target.write_bytes(gzip.compress(idx(10_000, body=labels)))
     (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(10_000, 2, 2, body=bytes(40_000))))

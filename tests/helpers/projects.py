@@ -1,6 +1,7 @@
 """Clones of the project, made small: few images, one short epoch."""
 
 import gzip
+from collections.abc import Sequence
 from hashlib import md5
 from pathlib import Path
 
@@ -43,14 +44,24 @@ def damage(path: Path) -> None:
     path.chmod(mode)
 
 
-def make_files(folder: Path, *, train: int, test: int, seed: int) -> dict[str, str]:
-    """Writes four files like MNIST's: noise, brighter the higher the digit. Returns {name: MD5}."""
+def make_files(
+    folder: Path,
+    *,
+    train: int,
+    test: int,
+    seed: int,
+    labels: Sequence[int] = range(10),
+    side: int = 28,
+    prefixes: Sequence[str] = ("train", "t10k"),
+) -> dict[str, str]:
+    """Writes four files like MNIST's: noise, brighter the higher the class. Returns {name: MD5}."""
     random = np.random.default_rng(seed)
     folder.mkdir(exist_ok=True)
-    for prefix, count in (("train", train), ("t10k", test)):
-        labels = random.integers(10, size=count, dtype=np.uint8)
-        images = random.integers(100, size=(count, 28, 28), dtype=np.uint8) + 15 * labels[:, None, None]
-        for name, values in (("images-idx3", images), ("labels-idx1", labels)):
+    for prefix, count in zip(prefixes, (train, test), strict=True):
+        classes = random.integers(len(labels), size=count, dtype=np.uint8)
+        images = random.integers(100, size=(count, side, side), dtype=np.uint8)
+        images += 150 // len(labels) * classes[:, None, None]
+        for name, values in (("images-idx3", images), ("labels-idx1", np.array(labels, np.uint8)[classes])):
             content = idx(*values.shape, body=values.tobytes())
             (folder / f"{prefix}-{name}-ubyte.gz").write_bytes(gzip.compress(content, mtime=0))
     return {path.name: md5(path.read_bytes()).hexdigest() for path in folder.glob("*.gz")}

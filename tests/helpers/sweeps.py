@@ -61,7 +61,7 @@ def run(
         "data": {"folder": "data/normalized/mnist", "batch_size": 64},
         "trainer": {"max_epochs": 2},
         "optimizer": {"_target_": "torch.optim.SGD", "lr": 0.05},
-        "loss": {"_target_": "initlab.nn.losses.CrossEntropy", "outputs": 10},
+        "loss": {"_target_": "initlab.nn.losses.CrossEntropy"},
         "stats": {"probe": 256},
         "init": {
             "weights": {"_target_": "initlab.nn.init.kaiming", "mode": "fan_in"},
@@ -79,7 +79,8 @@ def expected(hidden: int, inputs: int, phi: Activation) -> dict[str, float]:
     ]
     found = theory.moments(layers, [float(inputs)], phi)
     names = ("preact_mean", "preact_std", "act_mean", "act_std", "inactive_fraction", "backward_ratio")
-    return {f"layer{n}/{name}": float(getattr(m, name)) for n, m in enumerate(found, start=1) for name in names}
+    values = {f"layer{n}/{name}": float(getattr(m, name)) for n, m in enumerate(found, start=1) for name in names}
+    return values | {"chance": 0.1, "outputs": 10}
 
 
 def tensors(hidden: int, inputs: int) -> dict[str, Tensor]:

@@ -104,7 +104,7 @@ def test_theory_is_the_mean_of_the_draws(normalized: Path) -> None:
 
 def test_a_draw_trains_as_a_run_of_its_own(normalized: Path) -> None:
     """Draws share slices of replicas; the accuracies do not depend on where a slice ends."""
-    loss = MeanSquaredError()
+    loss = MeanSquaredError(10)
     many, few = (sampling.accuracies(normalized, loss, 0.002, draws, Workers()) for draws in (sampling.SLICE[0] + 2, 2))
     assert list(many[:2]) == pytest.approx(list(few), abs=1e-3)  # two images of 2,000: products of other shapes round
 

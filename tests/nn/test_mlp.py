@@ -25,7 +25,7 @@ PHIS = {
         scale=torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64).view(R, 1, 1),
     ),
 }
-LOSSES = {"cross_entropy": CrossEntropy(), "mse": MeanSquaredError()}
+LOSSES = {"cross_entropy": CrossEntropy(10), "mse": MeanSquaredError(10)}
 
 
 def network(hidden: int, outputs: int, replicas: int = R) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
@@ -139,36 +139,38 @@ def test_replicas_never_mix(name: str) -> None:
 def test_cross_entropy_deltas_sum_to_zero() -> None:
     """The probabilities sum to 1 and so does the one-hot label: dL/dz has column sums of 0."""
     z = torch.randn(R, 10, B, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 5
-    _, delta = CrossEntropy()(z, torch.arange(B))
+    _, delta = CrossEntropy(10)(z, torch.arange(B))
     torch.testing.assert_close(delta.sum(1), torch.zeros(R, B, dtype=torch.float64), rtol=0, atol=1e-15)
 
 
 def test_zero_weights_give_log_c() -> None:
     x, y, weights, biases = network(1, 10)
     nought = [torch.zeros_like(t) for t in weights], [torch.zeros_like(t) for t in biases]
-    losses, _, _ = mlp.loss_and_gradients(x, y, *nought, Activation(), CrossEntropy())
+    losses, _, _ = mlp.loss_and_gradients(x, y, *nought, Activation(), CrossEntropy(10))
     torch.testing.assert_close(losses, torch.full((R,), log(10), dtype=torch.float64), rtol=1e-15, atol=0)
 
 
 def test_cross_entropy_survives_large_logits() -> None:
     """log-sum-exp shifts by the maximum: logits of 1e4, as `normal` makes on deep networks, do not overflow."""
     z = torch.tensor([[[1e4], [-1e4], [0.0]]])
-    losses, delta = CrossEntropy(outputs=3)(z, torch.tensor([1]))
+    losses, delta = CrossEntropy(classes=3)(z, torch.tensor([1]))
     assert losses.item() == 2e4
     assert delta.flatten().tolist() == [1, -1, 0]
 
 
 def test_squared_error_by_hand() -> None:
     """z = 3, y = 5: (3 - 5)^2 = 4, slope 2 (3 - 5) = -4; over B = 2 images the slope is halved."""
-    losses, delta = MeanSquaredError()(torch.tensor([[[3.0, 5.0]]]), torch.tensor([5, 5]))
+    losses, delta = MeanSquaredError(10)(torch.tensor([[[3.0, 5.0]]]), torch.tensor([5, 5]))
     assert losses.tolist() == [[4, 0]]
     assert delta.tolist() == [[[-2, 0]]]
 
 
 def test_predictions() -> None:
     z = torch.tensor([[[0.0, 9.0], [1.0, 2.0]]])
-    assert CrossEntropy(outputs=2).predict(z).tolist() == [[1, 0]]
-    assert MeanSquaredError().predict(torch.tensor([[[-3.0, 2.4, 2.6, 99.0]]])).tolist() == [[0, 2, 3, 9]]
+    assert CrossEntropy(classes=2).predict(z).tolist() == [[1, 0]]
+    outputs = torch.tensor([[[-3.0, 2.4, 2.6, 99.0]]])
+    assert MeanSquaredError(10).predict(outputs).tolist() == [[0, 2, 3, 9]]
+    assert MeanSquaredError(47).predict(outputs).tolist() == [[0, 2, 3, 46]]
 
 
 def test_activation_by_hand() -> None:

@@ -447,8 +447,8 @@ def test_what_a_sweep_knows_of_its_jobs(
         ("optimizer.lr=-0.1", "optimizer: Invalid learning rate: -0.1"),
         ("init.activation.leak=steep", "init.weights: leak is 'steep'; expected a finite number"),
         ("init.weights.mode=sideways", "init.weights: mode is 'sideways'; expected one of fan_in, fan_out"),
-        ("loss.outputs=0", "loss: outputs is 0"),
-        ("loss.outputs=5", "loss.outputs is 5; the data has 10 classes"),
+        ("+loss.classes=5", "loss.classes is 5; expected no such key: the data have the classes"),
+        ("+loss.outputs=5", "loss: CrossEntropy.__init__() got an unexpected keyword argument 'outputs'"),
         ("data.batch_size=50001", "batch_size is 50001; there are 50,000 training images"),
         (
             "trainer.devices=100",

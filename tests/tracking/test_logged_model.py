@@ -37,12 +37,12 @@ def test_it_predicts_what_was_tested(place: tuple[MlflowClient, Run], project: P
     np.save(tmp_path / "pixels.npy", pixels.numpy())
     (code,) = blocks("docs/tracker.md", "python")
     code = code.replace("initlab-kaiming", "initlab-half_0-5")
-    code = f"import numpy, sys\npixels = numpy.load(sys.argv[1])\n{code}\nnumpy.save(sys.argv[2], digits)\n"
+    code = f"import numpy, sys\npixels = numpy.load(sys.argv[1])\n{code}\nnumpy.save(sys.argv[2], classes)\n"
     code += "print(sys.modules['initlab'].__file__)"
-    words = [sys.executable, "-I", "-c", code, str(tmp_path / "pixels.npy"), str(tmp_path / "digits")]
+    words = [sys.executable, "-I", "-c", code, str(tmp_path / "pixels.npy"), str(tmp_path / "classes")]
     used = Path(command(words, project).stdout.strip())
     assert used.parts[-4:] == ("artifacts", "code", "initlab", "__init__.py")  # the model's own
-    right = (np.load(tmp_path / "digits.npy") == labels.numpy()[:, None]).sum(0)
+    right = (np.load(tmp_path / "classes.npy") == labels.numpy()[:, None]).sum(0)
     table = pd.read_csv(client.download_artifacts(run.info.run_id, "replicas.csv", str(tmp_path)))
     tested = table["test/accuracy"].dropna().to_numpy() * len(labels)
     assert right.tolist() == tested.round().astype(int).tolist()

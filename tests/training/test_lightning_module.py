@@ -37,7 +37,7 @@ def network(kind: type[Network] = Network, **changes) -> Network:
         "seed": 0,
         "scheme": init.kaiming(),
         "activation": Activation(),
-        "loss": CrossEntropy(),
+        "loss": CrossEntropy(10),
         "optimizer": SGD,
     }
     return kind(**values | changes)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -13,12 +14,12 @@ from initlab.data.digests import file_digest
 from initlab.data.idx import IMAGES, LABELS, PREFIXES
 
 
-def dvc_hash(folder: Path) -> str:
+def dvc_hash(folder: Path, prefixes: Mapping[str, str] = PREFIXES) -> str:
     """Returns the hash that DVC gives a folder of the four files, which a .dvc file pins: the MD5 of their listing.
 
-    Raises OSError if a file can't be read.
+    prefixes: what their names begin with.  Raises OSError if a file can't be read.
     """
-    names = sorted(name for prefix in PREFIXES for name in (IMAGES.format(prefix), LABELS.format(prefix)))
+    names = sorted(name for prefix in prefixes.values() for name in (IMAGES.format(prefix), LABELS.format(prefix)))
     listing = [{"md5": file_digest(folder / name, "md5"), "relpath": name} for name in names]
     return f"{hashlib.md5(json.dumps(listing).encode(), usedforsecurity=False).hexdigest()}.dir"
 
@@ -36,10 +37,10 @@ def pinned_hash(by: str | None) -> str | None:
         raise DataError(f"data.pin is {by!r}; expected null, or the name of a .dvc file that is here") from error
 
 
-def check_pinned(folder: Path, by: str | None) -> None:
-    """Checks that the files are the ones that the .dvc file `by` pins.
+def check_pinned(folder: Path, by: str | None, prefixes: Mapping[str, str] = PREFIXES) -> None:
+    """Checks that the four files are the ones that the .dvc file `by` pins.
 
-    Raises DataError, with the command that restores them, if they are not.
+    prefixes: what their names begin with.  Raises DataError, with the command that restores them, if they are not.
     """
     expected = pinned_hash(by)
     if expected is None:
@@ -49,7 +50,7 @@ def check_pinned(folder: Path, by: str | None) -> None:
     again = "repro" if "deps" in OmegaConf.load(str(by)) else "checkout"
     restore = f"chmod -R u+w .dvc/cache && dvc {again} -f {by}"
     try:
-        found = dvc_hash(folder)
+        found = dvc_hash(folder, prefixes)
     except OSError as error:
         raise DataError(f"{error.filename}: {error.strerror}; get it back with: {restore}") from error
     if found != expected:

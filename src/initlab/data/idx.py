@@ -11,8 +11,7 @@ from torch import Tensor
 
 from initlab.data import DataError
 
-CLASSES = 10
-PREFIXES = ("train", "t10k")
+PREFIXES = {"train": "train", "test": "t10k"}  # MNIST's: what the names of its files begin with
 IMAGES, LABELS = "{}-images-idx3-ubyte.gz", "{}-labels-idx1-ubyte.gz"
 
 
@@ -45,17 +44,20 @@ def read_idx(path: Path, *, dimensions: int) -> Tensor:
     return torch.frombuffer(body, dtype=torch.uint8).view(sizes)
 
 
-def read_pair(folder: Path, prefix: str) -> tuple[Tensor, Tensor]:
-    """Reads images (N, 784) and labels (N,), uint8, of `train` or `t10k`. Raises DataError if they do not match."""
+def read_pair(folder: Path, prefix: str, *, transpose: bool = False) -> tuple[Tensor, Tensor]:
+    """Reads images (N, inputs), pixels in rows, and labels (N,), uint8.
+
+    prefix: what the names of both files begin with, `train` or `t10k` for MNIST.  transpose: swap an image's rows and
+    columns, for files that store its columns.
+    Raises DataError if a file can't be used, or if they do not match.
+    """
     images = read_idx(folder / IMAGES.format(prefix), dimensions=3)
     labels = read_idx(folder / LABELS.format(prefix), dimensions=1)
     if len(images) != len(labels):
         raise DataError(f"{prefix}: labels file holds {len(labels):,} items, images file {len(images):,}")
     if images[0].numel() < 2:
         raise DataError(f"{prefix}: an image is one pixel; expected at least 2")
-    if labels.max() >= CLASSES:
-        raise DataError(f"{prefix}: labels go up to {labels.max()}; expected 0 to {CLASSES - 1}")
-    return images.flatten(1), labels
+    return (images.mT if transpose else images).flatten(1), labels
 
 
 def _pieces(file: gzip.GzipFile, size: int, piece: int = 2**20) -> Iterator[bytes]:

@@ -15,10 +15,13 @@ from initlab.data.digests import has_digest
 SPLITS = ("train", "validation", "test")
 FACTS = {"raw": str, "scale": float, "mean": float, "std": float, "inputs": int, "classes": int, "splits": dict}
 SPLIT_FACTS = {"images": int, "mean": float, "std": float, "sha256": str}
+OTHERS = "(data sets other than MNIST: docs/data.md)"
 
 
 def read_facts(folder: Path) -> dict:
     """Reads what `normalize` noted: scale, mean, std, inputs, classes, and the size and SHA-256 of each split.
+
+    `labels`, those of the classes in the raw files, is there if they are not 0 to classes - 1.
 
     Raises DataError if it is missing or damaged.
     """
@@ -28,10 +31,11 @@ def read_facts(folder: Path) -> dict:
             raise ValueError("not what the normalize stage writes")
     except OSError:
         raise DataError(
-            f"{folder.absolute()} holds no normalised data; in the project's root, make it with: dvc repro normalize"
+            f"{folder.absolute()} holds no normalised data; in the project's root, make it with: dvc repro normalize "
+            f"{OTHERS}"
         ) from None
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{folder}/facts.json: {error}; make it again with: dvc repro -f normalize") from None
+        raise DataError(f"{folder}/facts.json: {error}; make it again with: dvc repro -f normalize {OTHERS}") from None
     return facts
 
 
@@ -41,12 +45,13 @@ def verify(folder: Path) -> None:
     for name, fact in read_facts(folder)["splits"].items():
         if not has_digest(folder / f"{name}.safetensors", fact["sha256"], "sha256"):
             raise DataError(
-                f"{folder}/{name}.safetensors is missing or damaged; make it again with: dvc repro -f normalize"
+                f"{folder}/{name}.safetensors is missing or damaged; make it again with: dvc repro -f normalize "
+                f"{OTHERS}"
             )
 
 
 def load(folder: Path, name: str) -> tuple[Tensor, Tensor]:
-    """Loads images (N, 784) float32 and labels (N,) int64 of a split, after verification. The file is memory-mapped.
+    """Loads images (N, inputs) float32 and labels (N,) int64 of a split, after verification. The file is memory-mapped.
 
     Raises DataError if a file is missing or damaged.
     """
@@ -64,7 +69,15 @@ def _are_facts(found: object) -> bool:
     def in_range(value: object) -> bool:
         return not ((isinstance(value, float) and not isfinite(value)) or (isinstance(value, int) and value < 1))
 
-    if not isinstance(found, dict) or not like(found, FACTS) or found["splits"].keys() != set(SPLITS):
+    if not isinstance(found, dict):
+        return False
+    found = dict(found)
+    labels = found.pop("labels", None)
+    if not like(found, FACTS) or found["splits"].keys() != set(SPLITS):
+        return False
+    if labels is not None and (
+        not isinstance(labels, list) or len(labels) != found["classes"] or {type(label) for label in labels} != {int}
+    ):
         return False
     splits = found["splits"].values()
     return all(like(split, SPLIT_FACTS) for split in splits) and all(

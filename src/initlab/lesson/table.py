@@ -207,8 +207,9 @@ def claims_on_torch(x: Tensor, draws: int, workers: Workers) -> Iterator[Row]:
 
 def claim_on_the_loss(folder: Path, draws: int, workers: Workers) -> Row:
     """MSE of one output against the digit, as a stand-in for cross-entropy."""
-    mse = 100 * accuracies(folder, MeanSquaredError(), 0.002, draws, workers)
-    rival = 100 * accuracies(folder, CrossEntropy(), 0.05, draws, workers)
+    classes = normalized_data.read_facts(folder)["classes"]
+    mse = 100 * accuracies(folder, MeanSquaredError(classes), 0.002, draws, workers)
+    rival = 100 * accuracies(folder, CrossEntropy(classes), 0.05, draws, workers)
     return expectation(
         "mse on one output stands in for cross-entropy",
         f"validation accuracy, %, after {STEPS} steps, kaiming, mse",

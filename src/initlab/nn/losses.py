@@ -1,6 +1,6 @@
 """Loss functions, each next to its gradient.
 
-Shapes: R replicas, C outputs, B batch.
+Shapes: R replicas, C outputs, B batch. Labels are the numbers of classes, from 0.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,10 @@ from torch import Tensor
 
 @runtime_checkable
 class Loss(Protocol):
-    """A loss function: the number of outputs it needs, the loss with its gradient, and the predicted class."""
+    """A loss function: the number of outputs it needs, the loss with its gradient, and the predicted class.
+
+    It is made with `classes=`, the number of classes of the data.
+    """
 
     @property
     def outputs(self) -> int: ...
@@ -24,21 +27,25 @@ class Loss(Protocol):
         """
 
     def predict(self, z: Tensor) -> Tensor:
-        """Returns the predicted digits: (R, C, B) -> (R, B)."""
+        """Returns the predicted classes: (R, C, B) -> (R, B)."""
 
 
 @dataclass(frozen=True)
 class CrossEntropy:
-    """Softmax cross-entropy: L = -(1/B) sum_i log p[y_i, i], p = softmax(z) over the C outputs.
+    """Softmax cross-entropy: L = -(1/B) sum_i log p[y_i, i], p = softmax(z) over C outputs, one per class.
 
-    Raises ValueError for fewer than two outputs.
+    Raises ValueError for fewer than two classes.
     """
 
-    outputs: int = 10
+    classes: int
 
     def __post_init__(self) -> None:
-        if type(self.outputs) is not int or self.outputs < 2:
-            raise ValueError(f"outputs is {self.outputs!r}; expected the number of classes, at least 2")
+        _check_classes(self.classes)
+
+    @property
+    def outputs(self) -> int:
+        """One per class."""
+        return self.classes
 
     def __call__(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Returns losses (R, B) and delta = (p - onehot(y)) / B (R, C, B).
@@ -46,7 +53,7 @@ class CrossEntropy:
         z: outputs of the network (R, C, B).  y: labels (B,), int64 in [0, C).
         Source: Bishop (2006), Pattern Recognition and Machine Learning, eq. 4.109.
         """
-        onehot = torch.eye(self.outputs, dtype=z.dtype, device=z.device).index_select(1, y)  # (C, B)
+        onehot = torch.eye(self.classes, dtype=z.dtype, device=z.device).index_select(1, y)  # (C, B)
         log_p = z.log_softmax(1)                                        # log p = z - log sum_C e^z
         losses = -(log_p * onehot).sum(1)                               # -log p[y]
         return losses, (log_p.exp() - onehot) / y.numel()               # (p - onehot(y)) / B
@@ -59,16 +66,20 @@ class CrossEntropy:
 
 @dataclass(frozen=True)
 class MeanSquaredError:
-    """Squared error of one output against the digit, L = (1/B) sum_i (z_i - y_i)^2: the lesson's stand-in.
+    """Squared error of one output against the class itself, L = (1/B) sum_i (z_i - y_i)^2: the lesson's stand-in.
 
-    Raises ValueError unless `outputs` is 1.
+    Raises ValueError for fewer than two classes.
     """
 
-    outputs: int = 1
+    classes: int
 
     def __post_init__(self) -> None:
-        if type(self.outputs) is not int or self.outputs != 1:
-            raise ValueError(f"outputs is {self.outputs!r}; expected 1: the squared error is taken against the digit")
+        _check_classes(self.classes)
+
+    @property
+    def outputs(self) -> int:
+        """One, whatever the number of classes."""
+        return 1
 
     def __call__(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Returns losses (R, B) and delta = 2 (z - y) / B (R, 1, B), from z (R, 1, B) and y (B,)."""
@@ -76,6 +87,12 @@ class MeanSquaredError:
         return error.squeeze(1) ** 2, 2 * error / y.numel()
 
     def predict(self, z: Tensor) -> Tensor:
-        """Returns the nearest digit, NaN for NaN: (R, 1, B) -> (R, B)."""
+        """Returns the nearest class, NaN for NaN: (R, 1, B) -> (R, B)."""
         z = z.squeeze(1)
-        return torch.where(z.isnan(), z, z.round().clamp(0, 9))  # on some devices, clamp ignores a NaN
+        return torch.where(z.isnan(), z, z.round().clamp(0, self.classes - 1))  # on some devices, clamp ignores a NaN
+
+
+def _check_classes(classes: object) -> None:
+    """Raises ValueError unless it is a number of classes. A logged model has this file, and not initlab.checks."""
+    if type(classes) is not int or classes < 2:
+        raise ValueError(f"classes is {classes!r}; expected a whole number of at least 2")

@@ -137,6 +137,10 @@ class Layout:
         ours, theirs = (self.config(v, setting) for v in (variant, self.reference))
         return (ours["seed"], ours["data"]) == (theirs["seed"], theirs["data"])
 
+    def outputs(self, variant: str, setting: str) -> int:
+        """Returns the number of outputs of the networks. Older records have it among the settings of the loss."""
+        return int((self.config(variant, setting)["loss"] | self._start(variant, setting)[1])["outputs"])
+
     def steps(self, variant: str, setting: str, name: str) -> pd.DataFrame:
         """Returns a metric over training, of the replicas that have not diverged: columns step, mean, ci95.
 

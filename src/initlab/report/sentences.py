@@ -338,8 +338,8 @@ def _effect(difference: tuple[float, float]) -> str:
 
 
 def _shape(layout: Layout, variant: str, setting: str) -> str:
-    config = layout.config(variant, setting)
-    return "-".join(map(str, [layout.inputs, *config["model"]["hidden"], config["loss"]["outputs"]]))
+    hidden = layout.config(variant, setting)["model"]["hidden"]
+    return "-".join(map(str, [layout.inputs, *hidden, layout.outputs(variant, setting)]))
 
 
 def _with(setting: str, text: str) -> str:

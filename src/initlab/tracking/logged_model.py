@@ -1,4 +1,4 @@
-"""A run's networks as an MLflow model from pixels to digits. Weights are safetensors, settings are JSON: no pickle."""
+"""A run's networks as an MLflow model from pixels to classes. Weights are safetensors, settings are JSON: no pickle."""
 
 import json
 import logging
@@ -49,13 +49,17 @@ def save(
     weights (R, D, E), biases (R, D, 1): first layer first.  pixels: what pixels 0..255 are normalised to (256,).
     example: normalised images (N, inputs), which become the model's input example as pixels.
     """
-    name = type(loss).__name__
     constants = {key: getattr(activation, key) for key in ("leak", "shift", "scale")}
-    known = pyfunc.LOSSES.get(name) is type(loss) and type(activation) is activations.Activation
+    known = type(loss) in pyfunc.LOSSES.values() and type(activation) is activations.Activation
     if not known or any(isinstance(constant, Tensor) for constant in constants.values()):
         return False
-    replicas, outputs, _ = weights[-1].shape
-    settings = {"activation": constants, "loss": name, "outputs": outputs, "layers": len(weights)}
+    replicas = len(weights[-1])
+    settings = {
+        "activation": constants,
+        "loss": type(loss).__name__,
+        "classes": loss.classes,  # type: ignore[attr-defined]
+        "layers": len(weights),
+    }
     tensors = {"pixels": pixels}
     for number, (W, b) in enumerate(zip(weights, biases, strict=True), start=1):
         tensors |= {f"layer{number}/weight": W.detach().cpu(), f"layer{number}/bias": b.detach().cpu()}

@@ -31,7 +31,7 @@ class Networks:
         self.activation, self.loss = activation, loss
 
     def predict(self, model_input: np.ndarray, params: dict[str, Any] | None = None) -> np.ndarray:
-        """Predicts the digit of each image, by each replica: pixels (N, inputs) uint8 -> (N, R) int64."""
+        """Predicts the class of each image, by each replica: pixels (N, inputs) uint8 -> (N, R) int64."""
         predictions = []
         for images in torch.from_numpy(model_input).split(CHUNK):
             x = self.pixels[images.int()].mT
@@ -51,5 +51,5 @@ def _load_pyfunc(path: str) -> Networks:
         [tensors[f"layer{number}/bias"] for number in layers],
         tensors["pixels"],
         Activation(**settings["activation"]),
-        LOSSES[settings["loss"]](settings["outputs"]),
+        LOSSES[settings["loss"]](settings["classes"]),
     )

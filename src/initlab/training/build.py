@@ -37,20 +37,19 @@ def build(cfg: DictConfig, folder: Path) -> Components:
     the pinned one; DataError if the data are missing or damaged.
     """
     validate_config(cfg)
+    limit = cfg.trainer.get("limit_train_batches", 1.0)  # of optimiser steps: Lightning would count blocks of them
+    data = DataModule(cfg.data.folder, batch_size=cfg.data.batch_size, seed=cfg.seed, limit=limit)
+    facts = normalized_files.read_facts(data.folder)
     network = Network(
         hidden=list(cfg.model.hidden),
         replicas=cfg.replicas,
         seed=cfg.seed,
         scheme=instantiate(cfg.init.weights),
         activation=instantiate(cfg.init.activation),
-        loss=instantiate(cfg.loss),
+        loss=instantiate(cfg.loss, classes=facts["classes"]),
         optimizer=instantiate(cfg.optimizer),
     )
     statistics = LayerStatistics(every=cfg.stats.every, probe=cfg.stats.probe)
-    limit = cfg.trainer.get("limit_train_batches", 1.0)  # of optimiser steps: Lightning would count blocks of them
-    data = DataModule(cfg.data.folder, batch_size=cfg.data.batch_size, seed=cfg.seed, limit=limit)
-    data.prepare_data()
-    facts = normalized_files.read_facts(data.folder)
     if cfg.stats.probe > (images := facts["splits"]["validation"]["images"]):
         raise ValueError(f"stats.probe is {cfg.stats.probe}; there are {images:,} validation images")
     choice = devices.Choice(cfg.trainer.get("accelerator", "auto"))
@@ -59,11 +58,11 @@ def build(cfg: DictConfig, folder: Path) -> Components:
         choice = devices.choose(devices.available_gpu(), network.widths(facts["inputs"]), **sizes)
     trainer = instantiate(cfg.trainer, accelerator=choice.accelerator, limit_train_batches=1.0, default_root_dir=folder)
     validate_trainer(trainer, cfg.trainer, replicas=cfg.replicas)
-    if 1 < network.loss.outputs < facts["classes"]:
-        raise ValueError(f"loss.outputs is {network.loss.outputs}; the data has {facts['classes']} classes")
+    data.prepare_data()
     pinned = dvc_pin.pinned_hash(cfg.data.get("pin"))
     if pinned not in (None, facts["raw"]):
         raise ValueError(
-            f"{data.folder} was made of data {facts['raw']}; {cfg.data.pin} pins {pinned}: dvc repro normalize"
+            f"{data.folder} was made of data {facts['raw']}; {cfg.data.pin} pins {pinned}: dvc repro normalize "
+            f"{normalized_files.OTHERS}"
         )
     return Components(trainer, network, data, statistics, choice.reason)

@@ -43,6 +43,8 @@ def validate_config(cfg: DictConfig) -> None:
         raise ValueError(f"trainer.max_epochs is {cfg.trainer.max_epochs!r}; expected at least 1, or -1 for no end")
     if not OmegaConf.is_dict(cfg.stats):
         raise ValueError(f"stats is {cfg.stats!r}; expected `every` and `probe`")
+    if OmegaConf.is_dict(cfg.loss) and "classes" in cfg.loss:
+        raise ValueError(f"loss.classes is {cfg.loss.classes!r}; expected no such key: the data have the classes")
     check_choice("matmul_precision", cfg.matmul_precision, PRECISIONS)
     check_choice("trainer.strategy", cfg.trainer.get("strategy", "auto"), STRATEGIES)
     check_int("replicas", cfg.replicas, least=1)
