@@ -26,6 +26,7 @@ NOT_RUN = {
     "it installs packages",
     "it clones the project and installs packages",
     "it serves until it is stopped",
+    "it downloads data",
     "it asks the package registry",
     "it takes half an hour or more",
     "it needs Docker",
@@ -33,6 +34,7 @@ NOT_RUN = {
     "it needs Slurm",
     "it needs a Ray cluster",
     "SAME OVERRIDES stands for what was typed before",
+    "tests/data/test_other_data_sets.py runs it",
     "tests/pipeline/test_dvc.py runs it",
     "tests/tracking/test_servers.py runs it",
 }
