@@ -41,9 +41,9 @@ def on_a_terminal(words: tuple[str, ...], cwd: Path) -> str:
 
 def test_an_epoch_is_told_while_it_lasts(project: Path) -> None:
     shown = on_a_terminal(LONG, project)
-    steps = [int(step) for step in re.findall(r"epoch 1/1: [^\r]* (\d+)/781 ", shown)]
+    steps = [int(step) for step in re.findall(r"epoch 1/1: [^\r]* (\d+)/768 ", shown)]
     assert steps == sorted(steps)
-    assert 0 < steps[0] < steps[-1] <= 6 * 128  # six blocks
+    assert 0 < steps[0] < steps[-1] <= 768
     assert re.search(r"\r *\repoch 1/1 ", shown)  # wiped out before the epoch's line is printed
 
 
@@ -56,4 +56,4 @@ def test_a_file_gets_no_bar(train: Train) -> None:
 
 @pytest.mark.slow
 def test_a_terminal_gets_none_if_the_log_is_off(project: Path) -> None:
-    assert "781" not in on_a_terminal((*LONG, "hydra/job_logging=disabled"), project)
+    assert "768" not in on_a_terminal((*LONG, "hydra/job_logging=disabled"), project)
