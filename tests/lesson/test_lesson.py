@@ -15,7 +15,7 @@ from initlab.lesson import rows, sampling
 from initlab.lesson import table as lesson_table
 from initlab.nn import init
 from initlab.nn.activations import Activation
-from initlab.nn.losses import MeanSquaredError
+from initlab.nn.losses import CrossEntropy, MeanSquaredError
 from initlab.workers import Workers
 
 PRINTED = {
@@ -107,6 +107,18 @@ def test_a_draw_trains_as_a_run_of_its_own(normalized: Path) -> None:
     loss = MeanSquaredError(10)
     many, few = (sampling.accuracies(normalized, loss, 0.002, draws, Workers()) for draws in (sampling.SLICE[0] + 2, 2))
     assert list(many[:2]) == pytest.approx(list(few), abs=1e-3)  # two images of 2,000: products of other shapes round
+
+
+def test_losses_are_compared_draw_by_draw(normalized: Path) -> None:
+    """Neither mean is exact: the interval is that of the mean of the differences."""
+    row = lesson_table.claim_on_the_loss(normalized, 8, Workers())
+    mse = sampling.accuracies(normalized, MeanSquaredError(), 0.002, 8, Workers())
+    cross_entropy = sampling.accuracies(normalized, CrossEntropy(), 0.05, 8, Workers())
+    differences = 100 * (mse - cross_entropy)
+    half = 2.5758 * differences.std(ddof=1) / sqrt(8)
+    assert (row.low, row.high) == pytest.approx((differences.mean() - half, differences.mean() + half), rel=1e-4)
+    assert (row.printed, row.verdict) == ("0", "outside")
+    assert float(row.ours) == pytest.approx(differences.mean(), rel=1e-3)
 
 
 def test_verdicts_can_fail() -> None:
