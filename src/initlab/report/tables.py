@@ -1,7 +1,10 @@
 """Tables of a sweep, made from the values of every replica."""
 
 import json
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
 from math import isfinite
 
 import numpy as np
@@ -10,6 +13,9 @@ import pandas as pd
 from initlab.confidence_intervals import means_ci95
 
 DIGITS = "%.7g"  # float32 has no more
+DIVERGED = "diverged"  # column: number of replicas
+FORBIDDEN = re.compile(r'[\x00-\x1f<>:"/\\|?*%#]')  # in names of files, on Windows; the last two, in URLs
+LONGEST = 120  # bytes of a file's name, without suffix: a path as a whole may have 260 on Windows
 FINAL = ["test/accuracy", "val/accuracy", "val/loss", "train/loss"]
 
 
@@ -17,25 +23,67 @@ def tables(replicas: pd.DataFrame) -> dict[str, str]:
     """Returns {file name: text} from a sweep's replicas.csv.
 
     replicas: one row per (run, step, replica), swept keys before `step`.
-    comparison.csv, .md: one row per run, best first: means over replicas after the last step, with 95 % intervals.
-    metrics/RUN.json: the same, one file per run, for `dvc metrics`.
+    comparison.csv, .md: one row per run, after the last step; best mean accuracy of all replicas first.
+    metrics/RUN.json: the same, one file per run, for `dvc metrics`. See `file_names` for RUN.
     validation.csv: one row per (run, step).
-    layers.csv: one row per (run, step, layer).
+    layers.csv: one row per (run, step, layer), means over all replicas.
+    The others have means over the replicas that have not diverged, with 95 % intervals, and the number of those that
+    have.
     """
-    summary = over_replicas(replicas)
-    last = summary.loc[summary.groupby("run", sort=False)["step"].idxmax()].set_index("run")
-    final = last[_with_ci95(FINAL, summary)]
+    last = last_step(replicas)
     swept = list(replicas.columns[1 : replicas.columns.get_loc("step")])
-    comparison = replicas.groupby("run", sort=False)[swept].first().join(final).sort_values(FINAL[0], ascending=False)
-    metrics = {f"metrics/{str(run).replace('/', '_')}.json": _json(row) for run, row in final.iterrows()}
-    validation = summary[["run", *swept, "step", *_with_ci95(["val/accuracy", "val/loss"], summary)]]
+    ranked = last.groupby("run", sort=False)[FINAL[0]].mean().sort_values(ascending=False, kind="stable").index
+    final = over_survivors(last).set_index("run").loc[ranked]
+    validation = over_survivors(replicas.dropna(subset="val/accuracy"))
+    names = file_names(ranked)
     return {
-        "comparison.csv": comparison.to_csv(float_format=DIGITS),
-        "comparison.md": _markdown(final.loc[comparison.index]),
-        "validation.csv": validation.dropna(subset="val/accuracy").to_csv(index=False, float_format=DIGITS),
-        "layers.csv": _by_layer(summary, swept).to_csv(index=False, float_format=DIGITS),
-        **metrics,
+        "comparison.csv": final[[*swept, *_with_ci95(FINAL, final), DIVERGED]].to_csv(float_format=DIGITS),
+        "comparison.md": _markdown(final, last.groupby("run")["replica"].count()),
+        "validation.csv": validation[
+            ["run", *swept, "step", *_with_ci95(["val/accuracy", "val/loss"], validation), DIVERGED]
+        ].to_csv(index=False, float_format=DIGITS),
+        "layers.csv": _by_layer(over_replicas(replicas), swept).to_csv(index=False, float_format=DIGITS),
+        **{
+            f"metrics/{names[run]}.json": _json(row)
+            for run, row in final[[*_with_ci95(FINAL, final), DIVERGED]].iterrows()
+        },
     }
+
+
+def last_step(replicas: pd.DataFrame) -> pd.DataFrame:
+    """Returns the rows after the last step of each run."""
+    return replicas[replicas["step"] == replicas.groupby("run", sort=False)["step"].transform("max")]
+
+
+def file_names(runs: Iterable[str]) -> dict[str, str]:
+    """Returns {run: name of its file, without suffix}: the run's name, if every file system takes it.
+
+    Otherwise characters are replaced, the rest is cut off, and a digest of the run's name is added. Windows allows the
+    fewest characters, and like macOS it does not tell upper from lower case.
+    """
+    runs = list(runs)
+    count = Counter(run.casefold() for run in runs)
+    names = {}
+    for run in runs:
+        names[run] = FORBIDDEN.sub("_", run).encode()[:LONGEST].decode(errors="ignore")
+        if names[run] != run or count[run.casefold()] > 1:
+            names[run] += f"-{sha256(run.encode()).hexdigest()[:8]}"
+    return names
+
+
+def over_survivors(replicas: pd.DataFrame) -> pd.DataFrame:
+    """Returns means and intervals of `FINAL` over the replicas whose validation loss is finite: see `over_replicas`.
+
+    They are NaN if none is left. `diverged` is the number of the other replicas.
+    """
+    keys = list(replicas.columns[: replicas.columns.get_loc("replica")])
+    replicas = replicas[[*keys, "replica", *(name for name in FINAL if name in replicas)]]
+    alive = np.isfinite(replicas["val/loss"])
+    table, found = (over_replicas(rows).set_index(["run", "step"]) for rows in (replicas, replicas[alive]))
+    values = table.columns[len(keys) - 2 :]
+    table[values] = found.reindex(index=table.index, columns=values)
+    table[DIVERGED] = (~alive).groupby([replicas["run"], replicas["step"]]).sum()
+    return table.reset_index()
 
 
 def over_replicas(replicas: pd.DataFrame) -> pd.DataFrame:
@@ -59,14 +107,15 @@ def over_replicas(replicas: pd.DataFrame) -> pd.DataFrame:
     columns = {}
     for column, name in enumerate(names[1:]):
         columns[name] = means[:, column]
-        if counts.max() > 1:
+        if counts.max(initial=0) > 1:
             columns[f"{name}.ci95"] = ci95[:, column]
     return pd.concat([replicas[keys].iloc[order[begins]].reset_index(drop=True), pd.DataFrame(columns)], axis=1)
 
 
 def _json(row: pd.Series) -> str:
-    """Formats {metric: value}. JSON has no NaN, so what diverged is null."""
-    return json.dumps({name: value if isfinite(value) else None for name, value in row.items()}, indent=2) + "\n"
+    """Formats {metric: value}. JSON has no NaN: if all replicas have diverged, it is null."""
+    values = {name: value if isfinite(value) else None for name, value in row.items()}
+    return json.dumps(values | {DIVERGED: int(row[DIVERGED])}, indent=2) + "\n"
 
 
 def _with_ci95(names: Sequence[str], table: pd.DataFrame) -> list[str]:
@@ -85,13 +134,17 @@ def _by_layer(summary: pd.DataFrame, swept: list[str]) -> pd.DataFrame:
     return pd.concat(pieces, ignore_index=True)
 
 
-def _markdown(final: pd.DataFrame) -> str:
-    """Formats | run | test/accuracy | ...: mean ± half-width of the 95 % interval."""
-    lines = ["| run | " + " | ".join(FINAL) + " |", "|---" * (1 + len(FINAL)) + "|"]
+def _markdown(final: pd.DataFrame, replicas: pd.Series) -> str:
+    """Formats | run | test/accuracy | ... | diverged |: mean ± half-width of the 95 % interval, 1 of 8.
+
+    replicas: number of each run's replicas.
+    """
+    lines = ["| run | " + " | ".join([*FINAL, DIVERGED]) + " |", "|---" * (2 + len(FINAL)) + "|"]
     for run, row in final.iterrows():
-        cells = []
+        cells = [str(run).replace("|", r"\|")]
         for name in FINAL:
-            ci95 = row.get(f"{name}.ci95")
-            cells.append(f"{row[name]:.4f}" + ("" if pd.isna(ci95) else f" ± {ci95:.4f}"))
-        lines.append(f"| {run} | " + " | ".join(cells) + " |")
+            mean, ci95 = row[name], row.get(f"{name}.ci95")
+            cells.append("" if pd.isna(mean) else f"{mean:.4f}" + ("" if pd.isna(ci95) else f" ± {ci95:.4f}"))
+        cells.append(f"{row[DIVERGED]} of {replicas[run]}" if row[DIVERGED] else "")
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
