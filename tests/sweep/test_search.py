@@ -192,6 +192,28 @@ def test_its_report_shows_the_best_and_the_first() -> None:
     assert table.count("\n") == 2 + 9
 
 
+def test_a_replica_that_diverges_late_is_counted() -> None:
+    """Its last finite loss does not stand in for the last one, nor its best accuracy for what it guesses at the end."""
+    shifts = [0.5, 0.6, 0.7, 0.8, 0.9]
+    found = made_up(shifts)
+    late = (found.replicas["init.activation.shift"] == "0.7") & (found.replicas["replica"] == 2)
+    last = found.replicas["step"] == found.replicas["step"].max()
+    found.replicas.loc[late & last, "val/loss"] = np.nan
+    found.replicas.loc[late & last, "val/accuracy"] = np.nan
+    search = lay_out(found).search
+    assert search is not None
+    row = search.runs.set_index("init.activation.shift").loc[0.7]
+    assert (row["diverged"], row["replicas"], row["alike"]) == (1, 3, False)
+    found.replicas.loc[late & last, "val/accuracy"] = 0.1
+    view = lay_out(found)
+    assert view.search is not None
+    assert view.search.runs["mean"][2] == pytest.approx((0.949 + 0.959 + 0.1) / 3)
+    assert view.ranking("")[-1] == "shift=0.7"
+    found.replicas.loc[last & ~late, "val/accuracy"] -= 0.9
+    assert "Best by validation accuracy is shift=0.7 with" in report.summary(lay_out(found), {})[0]
+    assert "(with 1 of 3 diverged)" in report.summary(lay_out(found), {})[0]
+
+
 def test_its_page_has_a_figure_of_all_trials(tmp_path: Path) -> None:
     found = made_up([0.5, 0.7, 0.8, 0.9, 3.5])
     names = report.write(lay_out(found), tmp_path)

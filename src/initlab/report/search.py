@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from initlab.confidence_intervals import mean_ci95
+from initlab.report.tables import last_step
 from initlab.tracking.results import Results
 
 SPACE = "\N{NO-BREAK SPACE}"
@@ -17,10 +18,12 @@ SCORE = "val/accuracy"  # what a search maximises: no choice may depend on the t
 
 
 class Search(NamedTuple):
-    """runs: one row per run, in their order: `run`, the swept keys, mean and ci95 of the score over replicas, `alike`.
+    """runs: one row per run, in their order: `run`, the swept keys, mean and ci95 of the score, `diverged`, `alike`.
 
-    alike: whether the run is not significantly different from the best: the paired interval of their difference over
-    replicas is known and contains zero.
+    mean, ci95: over all replicas, after the last step. One that has diverged counts with what it guesses, so that a run
+    that may diverge ranks low.  diverged: how many of the run's `replicas` have.  alike: whether the run is not
+    significantly different from the best: no replica of either has diverged, and the paired interval of their
+    difference is known and contains zero.
     """
 
     keys: list[str]
@@ -54,16 +57,18 @@ def searched(results: Results, varied: list[str]) -> Search | None:
     values = {run: [_number(record["overrides"].get(key)) for key in varied] for run, record in results.runs.items()}
     if len(values) < FEWEST or not varied or "seed" in varied or not np.isfinite([*values.values()]).all():
         return None
-    last = results.replicas.dropna(subset=SCORE).groupby(["run", "replica"])[[SCORE, "val/loss"]].last()
-    scores = {run: last.loc[run, SCORE].to_numpy() for run in values}
-    whole = {run: bool(np.isfinite(last.loc[run, "val/loss"]).all()) for run in values}
+    ends = last_step(results.replicas).set_index("run")
+    scores = {run: ends.loc[[run], SCORE].to_numpy() for run in values}
+    diverged = {run: int((~np.isfinite(ends.loc[[run], "val/loss"])).sum()) for run in values}
     best = max(values, key=lambda run: scores[run].mean())
     rows = []
     for run, numbers in values.items():
         mean, ci95 = mean_ci95(scores[run])
-        alike = run == best or (whole[run] and whole[best] and _alike(scores[run], scores[best]))
-        rows.append((run, *numbers, mean, np.nan if ci95 is None else ci95, alike))
-    return Search(varied, pd.DataFrame(rows, columns=["run", *varied, "mean", "ci95", "alike"]))
+        alike = run == best or (not diverged[run] and not diverged[best] and _alike(scores[run], scores[best]))
+        ci95 = np.nan if ci95 is None else ci95
+        rows.append((run, *numbers, mean, ci95, diverged[run], len(scores[run]), alike))
+    columns = ["run", *varied, "mean", "ci95", "diverged", "replicas", "alike"]
+    return Search(varied, pd.DataFrame(rows, columns=columns))
 
 
 def told(search: Search) -> Iterator[str]:
@@ -82,7 +87,8 @@ def told(search: Search) -> Iterator[str]:
 
 def _score(run: pd.Series) -> str:
     mean, ci95 = 100 * run["mean"], 100 * run["ci95"]
-    return f"{mean:.2f}" + ("" if isnan(ci95) else f"{SPACE}±{SPACE}{ci95:.2f}") + f"{SPACE}%"
+    text = f"{mean:.2f}" + ("" if isnan(ci95) else f"{SPACE}±{SPACE}{ci95:.2f}") + f"{SPACE}%"
+    return f"{text} (with {run['diverged']} of {run['replicas']} diverged)" if run["diverged"] else text
 
 
 def only(results: Results, runs: list[str]) -> Results:
