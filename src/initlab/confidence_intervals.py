@@ -15,8 +15,9 @@ def mean_ci95(values: np.ndarray) -> tuple[float, float | None]:
 
 def means_ci95(values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     """Returns what `mean_ci95` does, to the bit, for many rows at once: contiguous values (..., R) -> (...), (...)."""
-    mean, count = values.mean(-1), values.shape[-1]
-    if count < 2:
-        return mean, None
+    count = values.shape[-1]
     with np.errstate(invalid="ignore"):  # inf - inf: if replicas diverge, the interval is NaN
+        mean = values.mean(-1)
+        if count < 2:
+            return mean, None
         return mean, stdtrit(count - 1, 0.975) * values.std(-1, ddof=1) / np.sqrt(count)

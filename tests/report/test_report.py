@@ -12,7 +12,7 @@ import pytest
 from helpers.sweeps import run, sweep
 
 from initlab import report
-from initlab.report import sentences
+from initlab.report import figures, page, sentences, tables
 from initlab.report.layout import growth, lay_out
 from initlab.tracking import results
 
@@ -235,6 +235,114 @@ def test_any_sweep_has_a_report(found: results.Results, tmp_path: Path) -> None:
     page = write(found, tmp_path)
     assert "What to conclude" in page.text
     assert len(page.images) >= 4
+
+
+def bare(found: results.Results) -> results.Results:
+    """The results, with configurations that leave what has a default to it."""
+    for record in found.runs.values():
+        for part, key in (("optimizer", "lr"), ("loss", "outputs")):
+            del record["config"][part][key]
+        del record["config"]["init"]["activation"]["shift"]
+    return found
+
+
+def overflowing(found: results.Results, init: str, first: int) -> results.Results:
+    """The results, with activations of a variant that overflow at step 0, from layer `first` on, as float32's do."""
+    rows = (found.replicas["init"] == init) & (found.replicas["step"] == 0)
+    layers = [int(name.removeprefix("layer").split("/")[0]) for name in found.replicas if name.startswith("layer")]
+    for layer in sorted({*layers}):
+        for name in [name for name in found.replicas if name.startswith(f"layer{layer}/")]:
+            if "delta" in name or "grad" in name or layer > first:
+                found.replicas.loc[rows, name] = np.nan
+            elif layer == first:
+                found.replicas.loc[rows, name] = np.where(np.arange(rows.sum()) % 2, np.inf, -np.inf)
+    return found
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        overflowing(
+            sweep(run({"init": "kaiming"}, hidden=6), run({"init": "normal"}, (0.1, 0.1), hidden=6, diverged=2)),
+            "normal",
+            3,
+        ),
+        overflowing(run({"init": "normal"}, (0.1,), hidden=4, diverged=1), "normal", 1),
+        sweep(
+            *(
+                run({"init": "a", "model.hidden": str([5] * hidden), "optimizer.lr": lr}, hidden=hidden)
+                for hidden in (0, 1)
+                for lr in ("0.05", "0.1")
+            )
+        ),
+        bare(run({"init": "kaiming"})),
+        sweep(*(run({"init": init}) for init in ("kaiming", "Kaiming", "x" * 300, r'C:\data\<a>|"b"?*/c%2f#'))),
+    ],
+    ids=[
+        "activations overflow",
+        "all activations overflow",
+        "reference without hidden layers",
+        "configuration of one's own",
+        "names that no file can have",
+    ],
+)
+def test_nothing_is_left_out_of_odd_but_honest_sweeps(found: results.Results, tmp_path: Path) -> None:
+    layout = lay_out(found)
+    (tmp_path / report.ERRORS).write_text("of an earlier report")
+    names = report.write(layout, tmp_path)
+    read = Page((tmp_path / "index.html").read_text())
+    assert "Left out:" not in read.text
+    assert not (tmp_path / report.ERRORS).exists()
+    assert len(read.images) == len([name for name in names if name.startswith("figures/")]) >= 4
+    assert not re.search(r"\bnan [%±]|[( ]inf\b", read.text)
+    metrics = [name for name in names if name.startswith("metrics/")]
+    assert len({name.casefold() for name in metrics}) == len(found.runs)
+    assert all(len(Path(name).name.encode()) < 143 and not re.search(r'[:\\?*"<>|]', name) for name in metrics)
+    assert report.terminal_table(layout, {})
+    assert report.summary(layout, {})
+
+
+def test_what_overflows_is_said(tmp_path: Path) -> None:
+    found = sweep(run({"init": "kaiming"}, hidden=6), run({"init": "normal"}, (0.1, 0.1), hidden=6, diverged=2))
+    text = write(overflowing(found, "normal", 3), tmp_path).text
+    assert "Activations overflow float32 with normal." in text
+    assert "blown up by normal." in text
+    assert "(standard deviation of dL/dW too large for float32, elsewhere at most 0.36)" in text
+
+
+def test_what_can_not_be_drawn_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two figures, a text, all tables: the rest is there, and the page says what is not."""
+
+    def fail(*_: object) -> None:
+        raise KeyError("broken")
+
+    monkeypatch.setattr(figures, "curves", fail)
+    monkeypatch.setattr(tables, "tables", fail)
+    monkeypatch.setitem(page.TEXTS, "inside", fail)
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "loss_curves.png").write_text("of an earlier report")
+    names = report.write(lay_out(run({"init": "kaiming"})), tmp_path)
+    read = Page((tmp_path / "index.html").read_text())
+    assert len(read.images) == len(ALL) - 4  # the lesson, a second setting, and both figures of curves
+    for part in ("the tables", "the figure accuracy_curves", "the figure loss_curves", "the text on inside"):
+        assert f"Left out: {part}: KeyError: 'broken'" in read.text
+    assert (tmp_path / report.ERRORS).read_text().count("Traceback") == 4
+    assert {report.ERRORS, "index.html", "overview.svg", "figures/final_accuracy.png"} <= {*names}
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")} == {*names}
+
+
+@pytest.mark.parametrize(
+    ("classes", "first", "late"),
+    [(10, 0.12, True), (10, 0.25, False), (26, 0.12, True), (26, 0.16, False), (2, 0.53, True), (2, 0.6, False)],
+)
+def test_chance_is_one_over_the_classes_of_the_data(classes: int, first: float, late: bool) -> None:
+    found = run({"init": "kaiming"}, (0.9, 0.9))
+    found.replicas.loc[found.replicas["step"] == 200, "val/accuracy"] = first
+    found.replicas.loc[found.replicas["step"] == 0, "val/accuracy"] = 1 / classes  # a check before the first step
+    (record,) = found.runs.values()
+    if classes != 10:  # older records have ten
+        record["theory"]["chance"] = 1 / classes
+    assert ("starts late" in " ".join(sentences.learning(lay_out(found)))) == late
 
 
 def test_variants_and_settings(two_settings: results.Results) -> None:

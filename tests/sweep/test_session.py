@@ -2,13 +2,19 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
+from helpers import sweeps
 from mlflow import MlflowClient
 
+from initlab import report
+from initlab.report import figures, layout, sentences
 from initlab.sweep.launchers import Launcher
 from initlab.sweep.session import SweepSession
+from initlab.tracking import results
 from initlab.tracking.parent_run import ParentRun
+from initlab.tracking.run_logger import start_run
 
 
 def session(folder: Path, jobs: int = 0) -> SweepSession:
@@ -55,3 +61,51 @@ def test_time_left_is_that_of_complete_jobs(tmp_path: Path, caplog: pytest.LogCa
         "job 3 of 4, about 3 min 20 s to go",
         "job 4 of 4, about 10 s to go",
     ]
+
+
+def record(of: SweepSession, init: str) -> None:
+    """Records a made-up job of the sweep, as training would."""
+    made = sweeps.run({"init": init})
+    (job,) = made.runs.values()
+    steps = made.replicas.drop(columns=["run", "init", "replica"]).groupby("step")
+    where = {"uri": of.parent.client.tracking_uri, "experiment": "any", "sweep": str(of.folder)}
+    what = {"name": f"init={init}", "config": job["config"], "overrides": [f"init={init}"]}
+    with start_run(folder=of.folder / init[:9], **where, **what) as logger:
+        logger.log_metrics({step: {name: rows[name].to_numpy() for name in rows.columns[1:]} for step, rows in steps})
+        logger.log_results(job["theory"], *made.tensors.values())
+
+
+@pytest.mark.parametrize(
+    ("owner", "broken", "left_out"),
+    [
+        (figures, "overview", "Left out: the figure overview: ZeroDivisionError: none of this"),
+        (sentences, "lead", "Left out: the summary: ZeroDivisionError: none of this"),
+        (layout.Layout, "ranking", "Left out: the table of results: ZeroDivisionError: none of this"),
+        (report, "lay_out", "Left out: the report: ZeroDivisionError: none of this"),
+    ],
+)
+def test_no_report_costs_a_sweep_its_results(
+    owner: Any,
+    broken: str,
+    left_out: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError("none of\nthis")
+
+    whole = session(tmp_path)
+    with caplog.at_level(logging.INFO), whole.running():
+        record(whole, "kaiming")
+        record(whole, "x" * 300)  # longer than a file's name may be
+        monkeypatch.setattr(owner, broken, fail)
+        whole.finished = True
+    assert status(whole) == ("FINISHED", None)
+    assert left_out in caplog.messages
+    assert len(results.load(tmp_path).runs) == 2
+    run = whole.parent.client.get_run(whole.parent.run_id)
+    assert run.data.tags["results.sha256"] == results.digest(tmp_path)
+    assert "Its jobs, side by side" in run.data.tags["mlflow.note.content"]
+    kept = {item.path for item in whole.parent.client.list_artifacts(whole.parent.run_id)}
+    assert ("comparison.csv" in kept) == ("index.html" in kept) == (owner is not report)

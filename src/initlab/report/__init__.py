@@ -4,13 +4,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from textwrap import fill
 
+import matplotlib
 import pandas as pd
 
 from initlab.report import figures, page, plotting, sentences, tables
 from initlab.report.layout import Layout, lay_out
+from initlab.report.optional import optional
 
 COLUMNS = {"variant": "variant", "accuracy": "test accuracy", "val/loss": "val/loss", "time": "time"}
-__all__ = ["best_run", "lay_out", "summary", "terminal_table", "write"]
+__all__ = ["best_run", "lay_out", "optional", "summary", "terminal_table", "write"]
+ERRORS = "errors.txt"  # stack traces of what a report lacks
 SHORT, LONG = 10, 30  # of more than 30 variants, a table shows the best 10 and the page the best 30
 
 
@@ -63,13 +66,28 @@ def write(layout: Layout, folder: Path, lesson: pd.DataFrame | None = None) -> l
     """Writes tables, figures/*.png, overview.svg and index.html into `folder`. Returns their names there.
 
     The tables have all variants; the page and its figures have the best 30.  lesson: the table of `initlab lesson`.
+    What can't be made is left out. The page and the log say so in a line each, and errors.txt has the stack traces.
+    Raises OSError if a file can't be written.
     """
+    failed: dict[str, str] = {}
+    files: dict[str, str | bytes] = {}
+    vectors: dict[str, str] = {}
     shown = layout.best(LONG)
-    drawn = dict(figures.draw(shown, lesson))
-    vectors = {name: plotting.svg(figure) for name, figure in drawn.items()}
-    files: dict[str, str | bytes] = {**tables.tables(layout.results.replicas)}
-    files |= {f"figures/{name}.png": plotting.png(figure) for name, figure in drawn.items()}
-    files |= {"overview.svg": vectors["overview"], "index.html": page.render(shown, vectors, lesson)}
+    with optional("the tables", failed):
+        files |= tables.tables(layout.results.replicas)
+    drawn = figures.figures(shown, lesson)
+    for name, draw in drawn.items():
+        with optional(f"the figure {name}", failed), matplotlib.rc_context(plotting.STYLE):
+            figure = draw()
+            vectors[name], files[f"figures/{name}.png"] = plotting.svg(figure), plotting.png(figure)
+    if "overview" in vectors:
+        files["overview.svg"] = vectors["overview"]
+    with optional("the page", failed):
+        files["index.html"] = page.render(shown, vectors, lesson, failed)
+    if failed:
+        files[ERRORS] = "\n".join(failed.values())
+    for name in {ERRORS, "overview.svg", "index.html", *(f"figures/{name}.png" for name in drawn)} - {*files}:
+        (folder / name).unlink(missing_ok=True)  # of an earlier report
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,10 @@
 """The figures of a report. Each is a function of the sweep's `Layout`."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import partial
 from math import ceil, log, sqrt
 from typing import Any, Literal
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -22,30 +22,33 @@ from initlab.report.search import Search
 SEEN = 1e-3, 1e2  # range of the standard deviations of activations that the overview shows
 
 
-def draw(layout: Layout, lesson: pd.DataFrame | None) -> Iterator[tuple[str, Figure]]:
-    """Yields every figure that there is data for, with the name of its file."""
-    with matplotlib.rc_context(plotting.STYLE):
-        if layout.search is not None and len(layout.search.keys) <= 2:
-            yield "search", search(layout.search)
-        yield "overview", overview(layout)
-        if layout.deepest():
-            yield (
-                "activation_std",
-                by_depth(layout, "act_std", "standard deviation of activations", (0.03, 30), log=True),
-            )
-            yield "activation_mean", by_depth(layout, "act_mean", "mean of activations", (-1, 3.2), log=False)
-            yield "gradients", by_depth(layout, "delta_std", "standard deviation of dL/dz", (5e-5, 2), log=True)
-            yield "inactive", inactive(layout)
-        yield "final_accuracy", final_accuracy(layout)
-        yield "accuracy_curves", curves(layout, "val/accuracy", "validation accuracy, %")
-        yield "loss_curves", curves(layout, "train/loss", "training loss")
-        for number, setting in enumerate(layout.settings, start=1):
-            if layout.deepest(setting):
-                yield f"histograms_{number}", histograms(layout, setting)
-        if layout.side is not None:
-            yield "weights", weights(layout, layout.side)
-        if lesson is not None:
-            yield "lesson", lesson_intervals(lesson)
+def figures(layout: Layout, lesson: pd.DataFrame | None) -> dict[str, Callable[[], Figure]]:
+    """Returns {name of its file: function that draws it} of every figure that there is data for."""
+    found: dict[str, Callable[[], Figure]] = {}
+    if layout.search is not None and len(layout.search.keys) <= 2:
+        found["search"] = partial(search, layout.search)
+    found["overview"] = partial(overview, layout)
+    if layout.deepest():
+        label = "standard deviation of "
+        found |= {
+            "activation_std": partial(by_depth, layout, "act_std", f"{label}activations", (0.03, 30), log=True),
+            "activation_mean": partial(by_depth, layout, "act_mean", "mean of activations", (-1, 3.2), log=False),
+            "gradients": partial(by_depth, layout, "delta_std", f"{label}dL/dz", (5e-5, 2), log=True),
+            "inactive": partial(inactive, layout),
+        }
+    found |= {
+        "final_accuracy": partial(final_accuracy, layout),
+        "accuracy_curves": partial(curves, layout, "val/accuracy", "validation accuracy, %"),
+        "loss_curves": partial(curves, layout, "train/loss", "training loss"),
+    }
+    for number, setting in enumerate(layout.settings, start=1):
+        if layout.deepest(setting):
+            found[f"histograms_{number}"] = partial(histograms, layout, setting)
+    if layout.side is not None:
+        found["weights"] = partial(weights, layout, layout.side)
+    if lesson is not None:
+        found["lesson"] = partial(lesson_intervals, lesson)
+    return found
 
 
 def search(found: Search) -> Figure:
@@ -100,8 +103,8 @@ def overview(layout: Layout) -> Figure:
         dark = {"color": "black", "zorder": 3} if variant == layout.reference else {"color": GREY}
         left.plot(found["layer"], found["mean"], marker=".", **dark)
         if len(drawn):
-            gone = len(drawn) < len(found) and np.isfinite(found["mean"].iloc[-1])
-            name = f"{variant}, to {plotting.power_of_ten(found['mean'].iloc[-1])}" if gone else variant
+            gone = len(drawn) < len(found)
+            name = plotting.shortened(variant) + (f", {plotting.beyond(found['mean'].iloc[-1])}" if gone else "")
             ends[name] = (drawn["layer"].iloc[-1], drawn["mean"].iloc[-1])
         accuracies = 100 * layout.replicas(variant, setting, "test/accuracy")
         alive = 100 * layout.survivors(variant, setting, "test/accuracy")
@@ -140,7 +143,7 @@ def by_depth(layout: Layout, name: str, label: str, limits: tuple[float, float],
         axes.errorbar(x[drawn], found["mean"][drawn], intervals, elinewidth=1, markersize=3.5, **dots)
         if not drawn.all():
             beyond = found["mean"][~drawn].iloc[-1 if name != "delta_std" else 0]
-            plotting.note(axes, number, setting, f"to {plotting.power_of_ten(beyond)}")
+            plotting.note(axes, number, setting, plotting.beyond(beyond))
     if log:
         plotting.log_scale(panels.values())
     for axes in panels.values():
@@ -149,7 +152,7 @@ def by_depth(layout: Layout, name: str, label: str, limits: tuple[float, float],
         axes.set_ylim(max(low, bottom), min(high, top))
     handles = {}
     for style, setting in zip(SERIES, layout.settings, strict=False):
-        prefix = f"{setting}: " if setting else ""
+        prefix = f"{plotting.shortened(setting)}: " if setting else ""
         handles[f"{prefix}theory, wide layers"] = Line2D([], [], color=style["color"], linestyle=style["linestyle"])
         handles[f"{prefix}measured, 95 %"] = Line2D([], [], color=style["color"], linestyle="", marker=style["marker"])
     plotting.legend(figure, handles)
@@ -180,7 +183,7 @@ def curves(layout: Layout, name: str, label: str) -> Figure:
         plotting.log_scale(panels.values())
     handles = _settings(layout)
     if len(layout.variants) > 1:
-        handles[f"{layout.reference}, in every panel"] = Line2D([], [], color=GREY, linewidth=0.8)
+        handles[f"{plotting.shortened(layout.reference)}, in every panel"] = Line2D([], [], color=GREY, linewidth=0.8)
     plotting.legend(figure, handles)
     return figure
 
@@ -219,14 +222,15 @@ def final_accuracy(layout: Layout) -> Figure:
             axes.set_yticks(range(len(ranked)), [plotting.wrapped(variant) for variant in ranked])
             axes.set_ylim(-0.6, len(ranked) - 0.4)
         right.axvline(0, color="#555555", linewidth=0.8)
-        left.set_title(f"{setting}: test accuracy, %" if setting else "test accuracy, %")
-        right.set_title(f"minus {layout.reference}, paired by replica, percentage points")
+        left.set_title(f"{plotting.shortened(setting)}: test accuracy, %" if setting else "test accuracy, %")
+        right.set_title(f"minus {plotting.shortened(layout.reference)}, paired by replica, percentage points")
     return figure
 
 
 def histograms(layout: Layout, setting: str) -> Figure:
     """Activations over training, one strip per layer: the reference beside a variant with another shift."""
-    chosen = [variant for variant in layout.pair(setting) if layout.hidden(variant, setting)]
+    pair = [*layout.pair(setting), *(variant for variant, s in layout.run if s == setting)]
+    chosen = [variant for variant in dict.fromkeys(pair) if layout.hidden(variant, setting)][:2]
     layers = max(layout.hidden(variant, setting) for variant in chosen)
     figure = Figure(figsize=(WIDTH, 0.7 + 1.05 * layers), layout="constrained")
     grid = figure.subplots(layers, len(chosen), squeeze=False, sharex=True, sharey=True)
@@ -281,7 +285,7 @@ def weights(layout: Layout, side: int) -> Figure:
     for axes, variant in zip(grid.flat, here, strict=False):
         W = layout.tensor(variant, setting, "layer1/weight").numpy()  # (2, units, side^2)
         tiles = W.reshape(2, -1, side, side).transpose(0, 2, 1, 3).reshape(2 * side, -1)
-        bound = np.nanquantile(np.abs(W), 0.998)
+        bound = np.quantile(np.abs(W[np.isfinite(W)]), 0.998)
         axes.imshow(tiles, cmap="gray", vmin=-bound, vmax=bound, interpolation="nearest")
         for unit in range(1, W.shape[1]):
             axes.axvline(unit * side - 0.5, color="white", linewidth=1)
@@ -337,6 +341,6 @@ def _settings(layout: Layout, color: str | None = None) -> dict[str, Line2D]:
     if layout.settings == [""]:
         return {}
     return {
-        setting: Line2D([], [], color=color or style["color"], linestyle=style["linestyle"])
+        plotting.shortened(setting): Line2D([], [], color=color or style["color"], linestyle=style["linestyle"])
         for style, setting in zip(SERIES, layout.settings, strict=False)
     }

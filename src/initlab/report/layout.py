@@ -14,7 +14,7 @@ from initlab.report.search import SCORE, Search, only, searched
 from initlab.tracking.results import Results
 
 MOST_SETTINGS = 4  # in one panel: as many as plotting.SERIES has
-CHANCE = 0.1  # accuracy of guessing a digit
+CHANCE = 0.1  # accuracy of guessing one of ten classes: of runs that do not record it
 ACCURACY = "test/accuracy"
 
 
@@ -94,7 +94,7 @@ class Layout:
 
     def shift(self, variant: str, setting: str) -> float:
         """Returns the constant that the activation subtracts."""
-        return float(self.config(variant, setting)["init"]["activation"]["shift"])
+        return float(self.config(variant, setting)["init"]["activation"].get("shift", 0))
 
     def replicas(self, variant: str, setting: str, name: str) -> np.ndarray:
         """Returns the values of a metric after the last step, one per replica (R,)."""
@@ -172,13 +172,21 @@ class Layout:
         """Returns delta_std as `layers` does. Theory starts at the measured value of the output layer and goes down."""
         found = self.layers(variant, setting, "delta_std")
         start, expected = self._start(variant, setting)
-        ratios = np.array([expected[f"layer{n}/backward_ratio"] for n in found["layer"]])
+        ratios = np.array([expected.get(f"layer{n}/backward_ratio", np.nan) for n in found["layer"]])
         found["theory"] = start[f"layer{len(found) + 1}/delta_std"] * np.sqrt(ratios[::-1].cumprod()[::-1])
         return found
 
     def first_gradient(self, variant: str, setting: str) -> float:
-        """Returns the standard deviation of dL/dW of the first layer at step 0, mean over replicas."""
-        return float(self._start(variant, setting)[0]["layer1/grad_std"])
+        """Returns the standard deviation of dL/dW of the first layer at step 0, mean over replicas.
+
+        It is infinite if activations or gradients overflow, whether that makes it infinite or NaN.
+        """
+        found = float(self._start(variant, setting)[0]["layer1/grad_std"])
+        return found if np.isfinite(found) else np.inf
+
+    def chance(self, variant: str, setting: str) -> float:
+        """Returns the accuracy of guessing: one over the number of classes."""
+        return float(self.results.runs[self.run[variant, setting]]["theory"].get("chance", CHANCE))
 
     def pair(self, setting: str) -> list[str]:
         """Returns the two variants that are shown side by side; one, if there is no other.
@@ -205,10 +213,10 @@ def lay_out(results: Results) -> Layout:
     if search is not None:
         results = only(results, search.shown())
     # Grouped once instead of for each number: a sweep may have thousands of runs.
-    step = results.replicas.groupby("run", sort=False)["step"]
-    first, last = (results.replicas["step"] == step.transform(which) for which in ("first", "max"))
+    first = results.replicas["step"] == results.replicas.groupby("run", sort=False)["step"].transform("first")
     starts = tables.over_replicas(results.replicas[first]).set_index("run")
-    ends, rows = (dict(iter(rows.groupby("run", sort=False))) for rows in (results.replicas[last], results.replicas))
+    last = tables.last_step(results.replicas)
+    ends, rows = (dict(iter(rows.groupby("run", sort=False))) for rows in (last, results.replicas))
     return Layout(results, _arranged(results, search), starts, ends, rows, search)
 
 

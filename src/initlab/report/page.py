@@ -2,39 +2,52 @@
 
 import re
 from base64 import b64encode
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
 from initlab.report import sentences
 from initlab.report.layout import Layout
+from initlab.report.optional import optional
 
 TEMPLATE = Path(__file__).with_name("page.html")
+TEXTS: dict[str, Callable[[Layout], Any]] = {
+    "result": sentences.lead,
+    "method": sentences.method,
+    "variants": sentences.definitions,
+    "start": sentences.at_the_start,
+    "growth": lambda layout: [(setting, sentences.growth_table(layout, setting)) for setting in layout.settings],
+    "learning": sentences.learning,
+    "accuracies": lambda layout: [(setting, sentences.ranked(layout, setting)) for setting in layout.settings],
+    "inside": sentences.inside,
+    "conclusions": sentences.conclusions,
+}
 
 
-def render(layout: Layout, figures: dict[str, str], lesson: pd.DataFrame | None) -> str:
+def render(layout: Layout, figures: dict[str, str], lesson: pd.DataFrame | None, failed: dict[str, str]) -> str:
     """Returns the page as HTML.
 
     figures: {name: SVG}, embedded as images, so that the browser's own menu can save them.  lesson: the lesson's table.
+    failed: {line: stack trace} of what can't be made. The page has these lines; texts that can't be made are added.
     """
+    texts: dict[str, Any] = {}
+    for name, write in TEXTS.items():
+        texts[name] = []
+        with optional(f"the text on {name}", failed):
+            texts[name] = write(layout)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["factor"] = lambda value: "" if pd.isna(value) else f"{value:.2f}"
     environment.filters["quantity"] = lambda value: "" if pd.isna(value) else f"{value:.4g}"
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
-        lead=sentences.lead(layout),
-        method=sentences.method(layout),
-        start=sentences.at_the_start(layout),
-        learning=sentences.learning(layout),
-        inside=sentences.inside(layout),
-        conclusions=sentences.conclusions(layout),
-        growth={setting: sentences.growth_table(layout, setting) for setting in layout.settings},
-        accuracies={setting: sentences.ranked(layout, setting) for setting in layout.settings},
+        **texts,
+        failed=list(failed),
         reference=layout.reference,
         figures={name: b64encode(svg.encode()).decode() for name, svg in figures.items()},
         widths={name: _width(svg) for name, svg in figures.items()},
-        variants=sentences.definitions(layout),
         lesson=None if lesson is None else lesson.astype(object).where(lesson.notna(), ""),
         verdicts=[] if lesson is None else sentences.lesson(lesson),
     )

@@ -6,7 +6,7 @@ style at once, so that they can be told apart in greyscale and with colour-blind
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import BytesIO, StringIO
-from math import ceil, sqrt
+from math import ceil, inf, isfinite, sqrt
 from textwrap import fill
 from typing import Any, Literal
 
@@ -52,16 +52,14 @@ COLUMNS = 4
 def svg(figure: Figure) -> str:
     """Returns the figure as SVG. The same figure gives the same text."""
     text = StringIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     return text.getvalue()
 
 
 def png(figure: Figure) -> bytes:
     """Returns the figure as PNG, with 150 dots per inch."""
     data = BytesIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(data, format="png", dpi=150, metadata={"Software": None})
+    figure.savefig(data, format="png", dpi=150, metadata={"Software": None})
     return data.getvalue()
 
 
@@ -97,7 +95,7 @@ def note(axes: Axes, number: int, setting: str, text: str, *, top: bool = False)
     axes.text(
         0.98,
         0.88 - 0.11 * number if top else 0.04 + 0.11 * number,
-        f"{setting}: {text}" if setting else text,
+        f"{shortened(setting)}: {text}" if setting else text,
         transform=axes.transAxes,
         ha="right",
         fontsize=7,
@@ -127,20 +125,32 @@ def label_ends(axes: Axes, ends: Mapping[str, tuple[float, float]]) -> None:
         axes.annotate(name, ends[name], xytext=place, va="center", annotation_clip=False, arrowprops=leader)
 
 
+def shortened(name: str) -> str:
+    """Leaves out the middle of a very long name."""
+    return name if len(name) <= 80 else f"{name[:39]}…{name[-40:]}"
+
+
 def wrapped(name: str) -> str:
     """Breaks a long name into several lines."""
-    return fill(name, 28)
+    return fill(shortened(name), 28)
 
 
 def titled(variant: str, setting: str) -> str:
     """Returns the title of a variant in a setting."""
-    return f"{variant}, {setting}" if setting else variant
+    return f"{shortened(variant)}, {shortened(setting)}" if setting else shortened(variant)
 
 
 def power_of_ten(value: float) -> str:
     """Formats a value as mathtext: 1234 -> 1 x 10^3."""
+    if value == 0 or not isfinite(value):
+        return {0: "0", inf: r"$\infty$"}.get(value, "NaN")
     mantissa, exponent = f"{value:.0e}".split("e")
     return rf"${mantissa} \times 10^{{{int(exponent)}}}$"
+
+
+def beyond(value: float) -> str:
+    """Says where a line goes that leaves its axis."""
+    return f"to {power_of_ten(value)}" if isfinite(value) else "overflows"
 
 
 def log_scale(panels: Iterable[Axes]) -> None:

@@ -3,14 +3,16 @@
 from collections.abc import Iterable, Iterator, Sequence
 from math import isfinite
 
+import numpy as np
 import pandas as pd
 
 from initlab.confidence_intervals import mean_ci95
-from initlab.report.layout import ACCURACY, CHANCE, Layout, growth
+from initlab.report.layout import ACCURACY, Layout, growth
 from initlab.report.search import SCORE, SPACE, told
 
 KEPT = 0.9, 1.1  # factors per layer that count as keeping the scale
 LOST = "lost by"
+GUESSING = 1 / 9  # share of the way from chance to 100 % that counts as guessing: up to 20 % with ten classes
 VAGUE = 0.01  # half-width above which a difference of accuracies is inconclusive
 SPELT_OUT = 3  # how many such differences are written out
 SETTLED = 0.93, 1.07  # factors per layer, over the later half of the layers, that count as having settled
@@ -68,7 +70,7 @@ def method(layout: Layout) -> list[str]:
         f"{_same(_count(c['replicas'], 'replica') for c in configs)}: {total} networks, each replica of a run from a "
         f"draw of its own. Widths: {widths}.{f' {batches}' if len(configs) > 1 else ''}",
         f"Data: {_same(c['data']['folder'].rpartition('/')[2] for c in configs)}; loss {losses}; {optimizers}, "
-        f"learning rate {_same(c['optimizer']['lr'] for c in configs)}, batches of "
+        f"learning rate {_same(c['optimizer'].get('lr', 'its default') for c in configs)}, batches of "
         f"{_same(c['data']['batch_size'] for c in configs)}, "
         f"{_same(_count(c['trainer']['max_epochs'], 'epoch') for c in configs)}. Forward and backward are written by "
         f"hand. A value is the mean over replicas; ± and bands are 95{SPACE}% t-intervals of that mean. Statistics are "
@@ -103,15 +105,21 @@ def _nearness(layout: Layout, setting: str) -> Iterator[str]:
     found = {variant: layers for variant, layers in found.items() if len(layers)}
     if not found:
         return
-    off = pd.concat([(layers["mean"] / layers["theory"] - 1).abs() for layers in found.values()]).groupby("layer").max()
-    text = f"Measured standard deviations of activations are within {_percent(off.iloc[0])} of theory in layer 1"
-    if len(off) > 1:
-        text += f", within {_percent(off.iloc[-1])} in layer {off.index[-1]}: theory is that of infinitely wide layers,"
-        text += " and a network of finite width wanders from it with depth"
+    off = pd.concat([(layers["mean"] / layers["theory"] - 1).abs() for layers in found.values()])
+    off = off[np.isfinite(off)].groupby("layer").max()
     first = {variant: layers["mean"].iloc[0] for variant, layers in found.items()}
-    low, high = min(first, key=lambda v: first[v]), max(first, key=lambda v: first[v])
-    ends = f" to {first[high]:.2g} ({high})" if low != high else ""
-    yield f"{text}. In layer 1 they measure {first[low]:.2g} ({low}){ends}."
+    first = {variant: std for variant, std in first.items() if isfinite(std)}
+    if len(off) and first:
+        text = f"Measured standard deviations of activations are within {_percent(off.iloc[0])} of theory in layer 1"
+        if len(off) > 1:
+            text += f", within {_percent(off.iloc[-1])} in layer {off.index[-1]}: theory is that of infinitely wide"
+            text += " layers, and a network of finite width wanders from it with depth"
+        low, high = min(first, key=lambda v: first[v]), max(first, key=lambda v: first[v])
+        ends = f" to {first[high]:.2g} ({high})" if low != high else ""
+        yield f"{text}. In layer 1 they measure {first[low]:.2g} ({low}){ends}."
+    overflowing = [variant for variant, layers in found.items() if not np.isfinite(layers["mean"]).all()]
+    if overflowing:
+        yield f"Activations overflow float32 with {_list(overflowing)}."
 
 
 def _scale(layout: Layout, setting: str) -> Iterator[str]:
@@ -131,9 +139,11 @@ def scale_groups(layout: Layout, setting: str) -> dict[str, list[str]]:
     for variant, here in layout.run:
         std = layout.layers(variant, here, "act_std")["mean"]
         rate, late = growth(std), growth(std[len(std) // 2 :])
-        if here != setting or not rate > 0 or len(std) < 3:
+        if here != setting or len(std) < 3:
             continue
-        if KEPT[0] <= rate <= KEPT[1]:
+        if std.iloc[-1] == 0 or not np.isfinite(std).all():  # beyond what float32 holds, at either end
+            groups[LOST if std.iloc[-1] == 0 else "blown up by"].append(variant)
+        elif KEPT[0] <= rate <= KEPT[1]:
             groups["kept within a tenth by"].append(variant)
         elif SETTLED[0] <= late <= SETTLED[1]:
             groups["soon kept at another value by"].append(variant)
@@ -310,8 +320,9 @@ def _diverged(layout: Layout, setting: str, variants: Sequence[str]) -> Iterator
 def _late(layout: Layout, setting: str) -> Iterator[str]:
     """Names the variants that are no better than guessing after the first epoch, but learn later."""
     for variant in layout.ranking(setting):
-        curve = layout.steps(variant, setting, "val/accuracy")["mean"]
-        if len(curve) > 1 and curve.iloc[0] <= 2 * CHANCE < curve.iloc[-1]:
+        steps = layout.steps(variant, setting, "val/accuracy")
+        curve, chance = steps["mean"][steps["step"] > 0], layout.chance(variant, setting)
+        if len(curve) > 1 and curve.iloc[0] <= chance + GUESSING * (1 - chance) < curve.iloc[-1]:
             yield f"{variant} starts late: {100 * curve.iloc[0]:.0f}{SPACE}% after its first epoch."
 
 
@@ -322,9 +333,10 @@ def _cause(layout: Layout, setting: str, diverged: Sequence[str]) -> Iterator[st
     if diverged and rest:
         least, most = min(size[v] for v in diverged), max(rest)
         if least > most:
+            found = f"at least {least:.2g}" if isfinite(least) else "too large for float32"
             yield (
                 f"Replicas diverged of {_list(diverged)}: the variants whose first layer has the largest gradients at "
-                f"the start (standard deviation of dL/dW at least {least:.2g}, elsewhere at most {most:.2g})."
+                f"the start (standard deviation of dL/dW {found}, elsewhere at most {most:.2g})."
             )
         else:
             yield f"Replicas diverged of {_list(diverged)}; the size of the first gradients does not set them apart."

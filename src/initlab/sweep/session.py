@@ -94,13 +94,26 @@ class SweepSession:
         if found is None:
             return
         results.save(found, self.folder)
-        layout, seconds = report.lay_out(found), self.parent.job_seconds()
-        log.info(f"\n{report.terminal_table(layout, seconds)}")
-        if self.with_report:
-            names = report.write(layout, self.folder / "report")
-            log.info(f"report: {Path(self.folder, 'report', 'index.html').absolute()}")
-            self.parent.log_files(self.folder / "report", names)
-        lead, table = report.summary(layout, seconds)
-        self.parent.set_description(lead, table, results.digest(self.folder), report.best_run(layout))
+        names, lead, table, best = self._write_report(found)
+        self.parent.log_files(self.folder / "report", names)
+        self.parent.set_description(lead, table, results.digest(self.folder), best)
         if self.extra is not None and self.extra.exists():
             self.parent.log_files(self.extra.parent, [self.extra.name])
+
+    def _write_report(self, found: results.Results) -> tuple[list[str], str, str, str | None]:
+        """Returns the files of the report, and its summary: lead, table and best run. What fails is left out."""
+        names: list[str] = []
+        lead, table, best = "", "", None
+        with report.optional("the report"):
+            layout, seconds = report.lay_out(found), self.parent.job_seconds()
+            with report.optional("the table of results"):
+                log.info(f"\n{report.terminal_table(layout, seconds)}")
+            if self.with_report:
+                with report.optional("the report's page"):
+                    names = report.write(layout, self.folder / "report")
+                    if "index.html" in names:
+                        log.info(f"report: {Path(self.folder, 'report', 'index.html').absolute()}")
+            with report.optional("the summary"):
+                lead, table = report.summary(layout, seconds)
+            best = report.best_run(layout)
+        return names, lead, table, best
