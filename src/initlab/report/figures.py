@@ -104,7 +104,7 @@ def overview(layout: Layout) -> Figure:
         left.plot(found["layer"], found["mean"], marker=".", **dark)
         if len(drawn):
             gone = len(drawn) < len(found)
-            name = plotting.shortened(variant) + (f", {plotting.beyond(found['mean'].iloc[-1])}" if gone else "")
+            name = plotting.shortened(variant, 40) + (f", {plotting.beyond(found['mean'].iloc[-1])}" if gone else "")
             ends[name] = (drawn["layer"].iloc[-1], drawn["mean"].iloc[-1])
         accuracies = 100 * layout.replicas(variant, setting, "test/accuracy")
         alive = 100 * layout.survivors(variant, setting, "test/accuracy")

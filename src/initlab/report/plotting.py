@@ -125,9 +125,9 @@ def label_ends(axes: Axes, ends: Mapping[str, tuple[float, float]]) -> None:
         axes.annotate(name, ends[name], xytext=place, va="center", annotation_clip=False, arrowprops=leader)
 
 
-def shortened(name: str) -> str:
-    """Leaves out the middle of a very long name."""
-    return name if len(name) <= 80 else f"{name[:39]}…{name[-40:]}"
+def shortened(name: str, most: int = 80) -> str:
+    """Leaves out the middle of a name of more than `most` characters."""
+    return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-most // 2 :]}"
 
 
 def wrapped(name: str) -> str:
