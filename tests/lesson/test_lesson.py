@@ -112,8 +112,8 @@ def test_a_draw_trains_as_a_run_of_its_own(normalized: Path) -> None:
 def test_losses_are_compared_draw_by_draw(normalized: Path) -> None:
     """Neither mean is exact: the interval is that of the mean of the differences."""
     row = lesson_table.claim_on_the_loss(normalized, 8, Workers())
-    mse = sampling.accuracies(normalized, MeanSquaredError(), 0.002, 8, Workers())
-    cross_entropy = sampling.accuracies(normalized, CrossEntropy(), 0.05, 8, Workers())
+    mse = sampling.accuracies(normalized, MeanSquaredError(10), 0.002, 8, Workers())
+    cross_entropy = sampling.accuracies(normalized, CrossEntropy(10), 0.05, 8, Workers())
     differences = 100 * (mse - cross_entropy)
     half = 2.5758 * differences.std(ddof=1) / sqrt(8)
     assert (row.low, row.high) == pytest.approx((differences.mean() - half, differences.mean() + half), rel=1e-4)

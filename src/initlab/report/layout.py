@@ -139,7 +139,8 @@ class Layout:
 
     def outputs(self, variant: str, setting: str) -> int:
         """Returns the number of outputs of the networks. Older records have it among the settings of the loss."""
-        return int((self.config(variant, setting)["loss"] | self._start(variant, setting)[1])["outputs"])
+        known = self.config(variant, setting)["loss"] | self._start(variant, setting)[1]
+        return int(known.get("outputs", round(1 / self.chance(variant, setting))))
 
     def steps(self, variant: str, setting: str, name: str) -> pd.DataFrame:
         """Returns a metric over training, of the replicas that have not diverged: columns step, mean, ci95.
