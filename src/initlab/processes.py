@@ -22,6 +22,8 @@ def exit_on_signals() -> Iterator[None]:
 
     Lightning would turn SIGINT into exit code 1, and SIGTERM into 0, which reads as success.
     """
+    global _signal
+    _signal = None  # joblib's workers outlive a signal that ended one of their jobs
     with _handled_by(_leave):
         try:
             yield

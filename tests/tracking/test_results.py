@@ -1,5 +1,6 @@
 """A sweep's results come back from a folder as they went in."""
 
+import resource
 from pathlib import Path
 
 import pandas as pd
@@ -42,4 +43,20 @@ def test_a_missing_file_is_named(name: str, tmp_path: Path) -> None:
     results.save(made(), tmp_path)
     (tmp_path / name).unlink()
     with pytest.raises(FileNotFoundError, match=name):
+        results.load(tmp_path)
+
+
+def test_what_is_left_of_two_sweeps_is_not_read_as_one(tmp_path: Path) -> None:
+    """The second is interrupted between its files: here the disk is full, which a limit on sizes stands for."""
+    first = made()
+    results.save(first, tmp_path)
+    second = first._replace(runs=first.runs | {"init=b": {"config": {"note": "x" * 100_000}}})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            results.save(second, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with pytest.raises(FileNotFoundError, match=f"holds no {results.REPLICAS}"):
         results.load(tmp_path)

@@ -31,8 +31,9 @@ class Results(NamedTuple):
 
 
 def save(results: Results, folder: Path) -> None:
-    """Writes the three files. The table is last: if it is there, all are."""
+    """Writes the three files. The table goes first and comes last: if it is there, all are, and of the same sweep."""
     flat = {f"{run} {name}": tensor for run, named in results.tensors.items() for name, tensor in named.items()}
+    (folder / REPLICAS).unlink(missing_ok=True)
     atomic_files.write(folder / TENSORS, save_tensors(flat))
     atomic_files.write(folder / RUNS, (json.dumps(results.runs, indent=1) + "\n").encode())
     atomic_files.write(folder / REPLICAS, results.replicas.to_csv(index=False).encode())
