@@ -1,6 +1,7 @@
 """A sweep's session, without Hydra: its parent run ends as the sweep ended, and the terminal says how far it is."""
 
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from mlflow import MlflowClient
 from initlab import report
 from initlab.report import figures, layout, sentences
 from initlab.sweep.launchers import Launcher
+from initlab.sweep.progress import LATE, _Progress
 from initlab.sweep.session import SweepSession
 from initlab.tracking import results
 from initlab.tracking.parent_run import ParentRun
@@ -109,3 +111,26 @@ def test_no_report_costs_a_sweep_its_results(
     assert "Its jobs, side by side" in run.data.tags["mlflow.note.content"]
     kept = {item.path for item in whole.parent.client.list_artifacts(whole.parent.run_id)}
     assert ("comparison.csv" in kept) == ("index.html" in kept) == (owner is not report)
+
+
+def test_progress_asks_for_what_ended_since_the_last_answer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """And a while before: another host's clock may be behind. At the end it asks for all, whenever they were told."""
+    parent = session(tmp_path).parent
+    progress = _Progress(parent, 0)
+    progress.begun = progress.since = 1  # the sweep has been running for long
+
+    def end_job(name: str, minutes_ago: float) -> None:
+        tags = {"mlflow.parentRunId": parent.run_id}
+        job = parent.client.create_run(parent.experiment_id, run_name=name, tags=tags)
+        parent.client.set_terminated(job.info.run_id, end_time=int(1000 * (time.time() - 60 * minutes_ago)))
+
+    with caplog.at_level(logging.INFO):
+        end_job("old", 600)
+        progress.update()
+        assert [job.name for job in parent.ended_jobs(progress.since)] == []
+        end_job("behind", LATE / 60_000 - 1)
+        progress.update()
+        end_job("very late", 300)
+        progress.update()
+        progress.finish()
+    assert [line.split()[1] for line in caplog.messages if "test/accuracy" in line] == ["old", "behind", "very"]

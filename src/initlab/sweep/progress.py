@@ -12,7 +12,8 @@ from initlab.tracking.parent_run import EndedJob, ParentRun
 log = logging.getLogger(__name__)
 
 INTERVAL = 2  # seconds between two queries
-SKEW = 60_000  # ms that the clock of another host may be behind
+# ms that a job's end may be known late: the clock of its host may be behind, and its artifacts are sent first
+LATE = 300_000
 
 
 @contextmanager
@@ -34,7 +35,7 @@ def watching(parent: ParentRun, jobs: int) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
-        progress.update()
+        progress.finish()
 
 
 class _Progress:
@@ -43,20 +44,28 @@ class _Progress:
     def __init__(self, parent: ParentRun, jobs: int) -> None:
         self.parent, self.jobs = parent, jobs
         self.started = time.monotonic()
-        self.since = int(1000 * time.time()) - SKEW
+        self.begun = self.since = _now() - LATE
         before = parent.ended_jobs(0)
         self.finished = {job.run_id for job in before if job.status == "FINISHED"}
         self.logged = {(job.run_id, job.time) for job in before}
         self.new: set[str] = set()  # ids of jobs that have ended since the start
 
     def update(self) -> None:
-        """Logs the jobs that have ended since the last call."""
+        """Logs the jobs that have ended since the last answer of the store."""
         with suppress(store.TrackingError):  # if the store does not answer, it is asked again later
-            for job in self.parent.ended_jobs(self.since):
+            asked = _now()
+            ended = self.parent.ended_jobs(self.since)
+            self.since = asked - LATE
+            for job in ended:
                 if (job.run_id, job.time) not in self.logged:
                     self.logged.add((job.run_id, job.time))
                     self.new.add(job.run_id)
                     log.info(f"{self._done()}  {job.name}  {_result(job)}{self._left()}")
+
+    def finish(self) -> None:
+        """Logs the jobs that have ended and were not logged, however late the store was told."""
+        self.since = self.begun
+        self.update()
 
     def _done(self) -> str:
         done = len(self.new | self.finished)
@@ -68,6 +77,11 @@ class _Progress:
             return ""
         seconds = (time.monotonic() - self.started) / len(self.new) * left
         return f"  about {duration(seconds)} to go"
+
+
+def _now() -> int:
+    """Returns the time in ms since 1970."""
+    return int(1000 * time.time())
 
 
 def _result(job: EndedJob) -> str:
