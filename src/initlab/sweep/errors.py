@@ -1,12 +1,13 @@
 """Errors in one line, with an exit code."""
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from hydra.errors import CompactHydraException, InstantiationException
+from hydra.errors import CompactHydraException, InstantiationException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 
@@ -38,3 +39,34 @@ def exit_on_error() -> Iterator[None]:
     except Exception:
         traceback.print_exc()
         sys.exit(1)
+
+
+@contextmanager
+def override_hints() -> Iterator[None]:
+    """Within the context, an error about an override, with which Hydra exits, is followed by a line on what to type."""
+    try:
+        yield
+    except SystemExit as exit:
+        hint = _hint(exit.__context__, multirun=not {"-m", "--multirun"}.isdisjoint(sys.argv))
+        if hint is None:
+            raise
+        if not isinstance(exit.code, str):
+            print(f"hint: {hint}", file=sys.stderr)
+            raise
+        raise SystemExit(f"{exit.code}\nhint: {hint}") from exit
+
+
+def _hint(error: BaseException | None, *, multirun: bool) -> str | None:
+    """Returns what to type instead of the override that Hydra did not accept, if that is known."""
+    if isinstance(error, OverrideParseException):
+        if error.override.endswith(","):
+            return f"{error.override} ends with a comma; expected another value after it, without a space"
+        examples = """"KEY=[1, 2]" with spaces or brackets, "KEY='a?b=c'" with ? or ="""
+        return f"{error.override} can't be read; expected KEY=VALUE, {examples}"
+    if several := re.match(r"Ambiguous value for argument '(.+)'|Sweep parameters '(.+)' requires", str(error)):
+        override = several[1] or several[2]
+        return f'several values of {override.partition("=")[0]}: add -m, as in python train.py -m "{override}"'
+    if missing := re.match(r"Could not override '(.+)'\.\nTo append to your config use \+(.+)", str(error)):
+        new = f"++{missing[2]}" if multirun else f"+{missing[2]}"  # of a sweep's files, some may have the key
+        return f"{missing[1]} is not in the configuration; if it is a new key and no misspelling: {new}"
+    return None
