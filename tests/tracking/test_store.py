@@ -40,6 +40,47 @@ def test_a_deleted_experiment_is_named(tmp_path: Path) -> None:
         store.connect(uri, "gone")
 
 
+@pytest.mark.parametrize("name", ['Teacher\'s "files"', "100% #a $b :c", "me@home", "Schüler"])
+def test_a_project_of_any_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep and its job are recorded, interrupted, found again and resumed; and their files come back."""
+    place = tmp_path / name
+    place.mkdir()
+    monkeypatch.chdir(place)
+    uri = f"sqlite:///{place}/mlflow.db"
+    sweep = {"uri": uri, "experiment": "any", "folder": str(place / "sweep"), "name": "sweep"}
+    job = {"uri": uri, "experiment": "any", "folder": place / "sweep" / "0", "name": "job", "config": CONFIG}
+    parent = ParentRun(**sweep)
+    with pytest.raises(RuntimeError, match="lost"), start_run(**job, sweep=str(place / "sweep")) as first:
+        raise RuntimeError("lost")
+    parent.end("FAILED")
+    (place / "sweep" / "0" / "run.json").unlink()
+    again = ParentRun(**sweep, resume=True)
+    assert again.run_id == parent.run_id
+    with start_run(**job, sweep=str(place / "sweep"), resume=True) as second:
+        second.log_text("replicas.csv", "here")
+    assert second.run_id == first.run_id
+    assert second.journal.state["store"] == uri
+    assert Path(second.client.download_artifacts(second.run_id, "replicas.csv")).read_text() == "here"
+    made = {path.name for path in place.iterdir() if not path.name.startswith("mlflow.db-")}
+    assert made == {"mlflow.db", "mlflow.db.lock", "mlruns", "sweep"}
+
+
+def test_options_are_no_part_of_a_files_name(tmp_path: Path) -> None:
+    client, experiment = store.connect(f"sqlite:///{tmp_path}/mlflow.db?timeout=60", "any")
+    client.create_run(experiment)
+    assert {path.name for path in tmp_path.iterdir()} >= {"mlflow.db", "mlflow.db.lock"}
+    assert not [path for path in tmp_path.iterdir() if "?" in path.name]
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["sqlite://", "sqlite:///:memory:", "sqlite:////what?/mlflow.db", "sqlite:////what?/a=b", "sqlite:/mlflow.db"],
+)
+def test_an_address_that_names_no_file_is_refused(uri: str) -> None:
+    with pytest.raises(store.TrackingError, match=r"tracking.uri is 'sqlite:.*'; expected sqlite:///FILE"):
+        store.connect(uri, "any")
+
+
 @pytest.mark.faults(
     "processes connect to a database (sqlite) in use, write, and leave",
     "all that any of them wrote is there",

@@ -104,5 +104,6 @@ def reopen_run(client: MlflowClient, run_id: str) -> None:
 
 def find_unrecorded_run(client: MlflowClient, experiment_id: str, folder: Path) -> str | None:
     """Returns the id of a run that was created for this folder, but whose process ended before it was noted there."""
-    found = client.search_runs([experiment_id], f'tags.folder = "{folder}"', max_results=1)
-    return found[0].info.run_id if found and found[0].info.status != "FINISHED" and not found[0].data.metrics else None
+    query = "attributes.status != 'FINISHED'"
+    found = store.tagged_runs(client, experiment_id, "folder", str(folder), query)
+    return found[0].info.run_id if found and not found[0].data.metrics else None

@@ -6,7 +6,7 @@ import re
 import socket
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from errno import EACCES, EISDIR
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,8 +17,10 @@ from mlflow import MlflowClient
 from mlflow.artifacts import list_artifacts
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.utils.credentials import read_mlflow_creds
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from initlab import processes
 from initlab.tracking import ui
@@ -33,6 +35,7 @@ logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 PAGE = 500  # runs per request
+PARAMS = 100  # MLflow's limit on the params of one log_batch
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
@@ -50,6 +53,9 @@ def connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
     _probe(uri, file)
     try:
         with FileLock(f"{file}.lock", timeout=60) if file else nullcontext():
+            if not uri.startswith("http"):
+                # Creates the tables. MLflow puts where artifacts go into an SQL text as it is; a URI has no quotes.
+                SqlAlchemyStore(uri, _artifact_root(file))
             client = MlflowClient(uri)
             return client, _experiment(client, experiment, file)
     except TrackingError:
@@ -120,7 +126,7 @@ def public_uri(uri: str) -> str | None:
 
 def redact(text: str) -> str:
     """Removes user names and passwords from the URIs in a text."""
-    return re.sub(r"//[^/@\s]+@", "//", text)
+    return re.sub(r"(?<!/)//[^/@\s]+@", "//", text)  # not sqlite:///me@home/mlflow.db
 
 
 def location(uri: str) -> str:
@@ -129,7 +135,21 @@ def location(uri: str) -> str:
 
 
 def _file(uri: str) -> Path | None:
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+    """Returns the file of a sqlite store, if it is one. Raises TrackingError if its URI names no file."""
+    if not uri.startswith("sqlite"):
+        return None
+    with suppress(ArgumentError):
+        url = make_url(uri)
+        options = uri.partition("?")[1] == "" or (url.query and all(map(str.isidentifier, url.query)))
+        if url.database not in (None, "", ":memory:") and options:
+            return Path(str(url.database))
+    expected = "sqlite:///FILE, or sqlite:///FILE?timeout=60 with an option; no path with a ?"
+    raise TrackingError(f"tracking.uri is {uri!r}; expected {expected}")
+
+
+def _artifact_root(file: Path | None) -> str:
+    """Returns the URI of the folder in which a database's artifacts go: mlruns, beside the file of a sqlite store."""
+    return (Path.cwd() if file is None else file.absolute().parent).joinpath("mlruns").as_uri()
 
 
 def _experiment(client: MlflowClient, name: str, file: Path | None) -> str:
@@ -139,7 +159,7 @@ def _experiment(client: MlflowClient, name: str, file: Path | None) -> str:
         if file:
             with closing(sqlite3.connect(file)) as database:
                 database.execute("PRAGMA journal_mode=WAL")
-        artifact_location = (file.absolute().parent / "mlruns").as_uri() if file else None
+        artifact_location = _artifact_root(file) if file else None
         try:
             return client.create_experiment(name, artifact_location, tags)
         except MlflowException as error:
@@ -214,10 +234,18 @@ def get_run(client: MlflowClient, run_id: str) -> Run:
 
 def running_parent_id(client: MlflowClient, experiment_id: str, folder: str) -> str:
     """Returns the id of the parent run of the sweep in this folder. Raises TrackingError if it is not running."""
-    found = client.search_runs([experiment_id], f"tags.sweep = \"{folder}\" and attributes.status = 'RUNNING'")
-    if not found:
-        raise TrackingError(f"the sweep in {folder} has no running parent in the tracking store")
-    return found[0].info.run_id
+    for sweep in tagged_runs(client, experiment_id, "sweep", folder, "attributes.status = 'RUNNING'"):
+        return sweep.info.run_id
+    raise TrackingError(f"the sweep in {folder} has no running parent in the tracking store")
+
+
+def tagged_runs(client: MlflowClient, experiment_id: str, tag: str, value: str, query: str) -> list[Run]:
+    """Returns the runs that a query finds whose tag has this value, newest first.
+
+    The value is compared here, since MLflow's queries can't express a text with both kinds of quotes.
+    """
+    found = search_runs(client, experiment_id, f"tags.{tag} != '' and {query}")
+    return [run for run in found if run.data.tags[tag] == value]
 
 
 def finished_jobs(client: MlflowClient, experiment_id: str, parent_id: str) -> list[Run]:
