@@ -1,5 +1,6 @@
 """Train networks from one init scheme, or a sweep of schemes, and record them: see `python train.py --help`."""
 
+import os
 from pathlib import Path
 
 import hydra
@@ -10,7 +11,7 @@ from omegaconf import DictConfig
 from initlab.sweep import config as configs
 from initlab.sweep import launchers
 from initlab.sweep.callback import at_exit
-from initlab.sweep.errors import concise_errors
+from initlab.sweep.errors import concise_errors, override_hints
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -31,6 +32,7 @@ def main(cfg: DictConfig) -> float:
         overrides=configs.task_overrides(job),
         sweep=configs.sweep_folder(job) if job.mode == RunMode.MULTIRUN else None,
         resume=cfg.resume is not False,
+        allow=configs.allowed_differences(cfg),
         register=configs.registered_model(cfg, job),
         tags=configs.chosen_groups(job),
     )
@@ -39,5 +41,6 @@ def main(cfg: DictConfig) -> float:
 
 
 if __name__ == "__main__":
-    with at_exit:
+    os.chdir(Path(__file__).parent)  # data, outputs and mlflow.db are in the project, wherever this command is typed
+    with override_hints(), at_exit:
         main()

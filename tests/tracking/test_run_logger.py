@@ -1,12 +1,21 @@
 """Which run continues in a folder: a new one, the one that is resumed, or a job that its launcher starts again."""
 
+import json
+import shutil
+import signal
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
+from initlab import processes
+from initlab.tracking import provenance
+from initlab.tracking.journal import Journal
 from initlab.tracking.parent_run import ParentRun
 from initlab.tracking.run_logger import RunLogger, start_run
 
@@ -79,3 +88,156 @@ def test_a_run_that_its_folder_does_not_know_continues(tmp_path: Path) -> None:
     (tmp_path / "a" / "run.json").unlink()
     with run(tmp_path, "a", resume=True) as again:
         assert again.run_id == first
+
+
+# What a run began with
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of this package, which stands for it."""
+    shutil.copytree(provenance.PACKAGE, tmp_path / "initlab")
+    monkeypatch.setattr(provenance, "PACKAGE", tmp_path / "initlab")
+    return tmp_path / "initlab"
+
+
+def interrupt_recorded(place: Path, **other: dict[str, str]) -> str:
+    """The id of a run that raised after it had recorded its provenance, of all files, as earlier versions did."""
+    names = [path.relative_to(provenance.PACKAGE).as_posix() for path in provenance.PACKAGE.rglob("*.py")]
+    origin = {"code": provenance.code(names), "packages": provenance.packages(), "data": {"train": "0"}}
+    first = interrupt(place, "a")
+    (place / "a" / "provenance.json").write_text(json.dumps(origin | {"machine": {"device": "cpu"}} | other))
+    return first
+
+
+@pytest.mark.parametrize("name", ["tracking/ui.py", "report/page.py", "sweep/session.py", "processes.py"])
+def test_code_that_bears_on_no_number_may_change(name: str, package: Path, tmp_path: Path) -> None:
+    first = interrupt_recorded(tmp_path)
+    with (package / name).open("a") as file:
+        file.write("# a comment\n")
+    with run(tmp_path, "a", resume=True) as again:
+        assert again.run_id == first
+
+
+@pytest.mark.parametrize("name", ["nn/mlp.py", "workers.py"])
+def test_code_that_bears_on_numbers_may_change_if_allowed(name: str, package: Path, tmp_path: Path) -> None:
+    first = interrupt_recorded(tmp_path)
+    with (package / name).open("a") as file:
+        file.write("# a comment\n")
+    refusal = rf'began with other code \(code: {name}: recorded \w+, here \w+\); .* "allow=\[code\]"'
+    for allow in ([], ["packages", "data"]):
+        expected = refusal.replace("[code", f"[{','.join([*allow, 'code'])}")
+        with (
+            pytest.raises(ValueError, match=expected),
+            run(tmp_path, "a", resume=True, allow=allow),
+        ):
+            pass
+    with run(tmp_path, "a", resume=True, allow=["code"]) as again:
+        assert again.run_id == first
+    tags = again.client.get_run(first).data.tags
+    assert tags["resumed.with.code"].startswith(f"code: {name}: recorded ")
+
+
+def test_packages_that_bear_on_numbers_may_change_if_allowed(tmp_path: Path) -> None:
+    interrupt_recorded(tmp_path, packages=provenance.packages() | {"torch": "1.0", "mlflow": "1.0"})
+    refusal = r'began with other packages \(packages: torch: recorded 1.0, here [^,]*\); .* "allow=\[packages\]"'
+    with pytest.raises(ValueError, match=refusal), run(tmp_path, "a", resume=True):
+        pass
+    with run(tmp_path, "a", resume=True, allow=["packages"]) as again:
+        pass
+    assert "resumed.with.packages" in again.client.get_run(again.run_id).data.tags
+
+
+def test_packages_that_only_draw_or_record_may_change(tmp_path: Path) -> None:
+    others = {"matplotlib": "1.0", "mlflow": "1.0", "dvc": "1.0", "safetensors": "0.1"}
+    first = interrupt_recorded(tmp_path, packages=provenance.packages() | others)
+    with run(tmp_path, "a", resume=True) as again:
+        assert again.run_id == first
+
+
+# How runs end, and how long they took
+
+
+def test_a_signal_is_forgotten_when_the_next_run_begins(tmp_path: Path) -> None:
+    """In a worker of joblib, which lives on: the next job's error is its own."""
+    with pytest.raises(SystemExit) as ended, run(tmp_path, "a") as first:
+        signal.raise_signal(signal.SIGTERM)
+    assert ended.value.code == 143
+    assert processes.ended_by() == "SIGTERM"
+    second = interrupt(tmp_path, "b")
+    found = [first.client.get_run(run_id) for run_id in (first.run_id, second)]
+    assert [(one.info.status, one.data.tags["end.reason"]) for one in found] == [
+        ("KILLED", "SIGTERM"),
+        ("FAILED", "RuntimeError: interrupted"),
+    ]
+
+
+HOUR = 3_600_000  # ms
+
+
+def grow_older(place: Path, name: str) -> None:
+    """Moves all that is known of a run an hour back."""
+    with sqlite3.connect(place / "mlflow.db") as database:
+        database.execute(f"UPDATE runs SET start_time = start_time - {HOUR} WHERE name = '{name}'")
+    path = place / name / "run.json"
+    state = json.loads(path.read_text())
+    path.write_text(json.dumps(state | {key: state[key] - HOUR for key in ("started", "ended") if state[key]}))
+
+
+def test_the_time_that_a_run_was_idle_is_not_counted(tmp_path: Path) -> None:
+    """Twice interrupted, and an hour idle each time; the second time by kill -9, so that it recorded no end."""
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    parent = ParentRun(uri=uri, experiment="any", folder="sweep", name="sweep")
+    job = interrupt(tmp_path, "0", sweep="sweep")
+    grow_older(tmp_path, "0")
+    interrupt(tmp_path, "0", sweep="sweep")
+    Journal(tmp_path / "0").update(status=None, ended=None)
+    grow_older(tmp_path, "0")
+    with run(tmp_path, "0", sweep="sweep") as again:
+        assert again.run_id == job
+    found = parent.client.get_run(job)
+    assert found.info.end_time - found.info.start_time > 2 * HOUR
+    assert 2 * HOUR <= int(found.data.tags["idle_ms"]) < 2 * HOUR + 60_000
+    parent.jobs = [found]
+    assert 0 <= parent.job_seconds()["0"] < 60
+
+
+# A sweep among others
+
+
+def finish(place: Path, name: str, accuracy: list[float], loss: list[float], **options: Any) -> None:
+    """A job, with these results of its replicas after step 10."""
+    with run(place, name, sweep="sweep", **options) as logger:
+        logger.log_metrics({0: {"layer1/act_std": np.ones(len(loss))}})
+        reached = {"val/accuracy": accuracy, "val/loss": loss, "test/accuracy": accuracy}
+        logger.log_metrics({10: {metric: np.array(values) for metric, values in reached.items()}})
+        logger.log_results({}, {"step": torch.arange(2)})
+
+
+def test_sweeps_can_be_sorted_and_searched(tmp_path: Path) -> None:
+    """By the results of their best job, by numbers of jobs and replicas, and by what their jobs share."""
+    parent = ParentRun(uri=f"sqlite:///{tmp_path}/mlflow.db", experiment="any", folder="sweep", name="sweep")
+    shared = {"seed": 0, "model": {"hidden": [50, 50]}}
+    finish(tmp_path, "good", [0.9, 0.92], [0.3, 0.2], config=shared | {"init": "kaiming"})
+    finish(tmp_path, "bad", [0.1, 0.1], [np.nan, np.inf], config=shared | {"init": "normal"})
+    finish(tmp_path, "one", [0.5], [1.0], config=shared | {"init": "xavier"})
+    found = parent.collect_results()
+    assert found is not None
+    parent.log_summary(found, finished=False)
+    data = parent.client.get_run(parent.run_id).data
+    half = 12.706 * 0.01  # t(1 degree of freedom, 97.5 %) times the standard error
+    assert data.metrics == pytest.approx(
+        {
+            **{"jobs": 3, "replicas": 5, "diverged": 2},
+            **{"test/accuracy": 0.91, "val/accuracy": 0.91, "val/loss": 0.25},
+            **{"test/accuracy.ci95": half, "val/accuracy.ci95": half, "val/loss.ci95": 5 * half},
+        },
+        rel=1e-4,
+    )
+    assert data.params == {}  # they can't be changed, and a resumed sweep may have jobs that don't share them
+    parent.log_summary(found, finished=True)
+    parent.log_summary(found, finished=True)  # again, if the store was lost between this and the sweep's end
+    query = "params.`model.hidden.1` = '50' and metrics.diverged > 1"
+    (again,) = parent.client.search_runs([parent.experiment_id], query, order_by=["metrics.`val/accuracy` DESC"])
+    assert again.info.run_id == parent.run_id
+    assert again.data.params == {"seed": "0", "model.hidden.0": "50", "model.hidden.1": "50"}

@@ -52,6 +52,9 @@ def replay_all(uri: str, run_id: str | None, parent_id: str | None, *, allow: Se
             for number, job in enumerate(originals)
         ]
         status = "FINISHED"
+        found = parent.collect_results()
+        assert found is not None
+        parent.log_summary(found, finished=True)
     finally:
         parent.end(status)
     print(f"\n{sum(same)} of {len(same)} runs came out the same, to the bit; recorded as sweep {parent.run_id}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
 SAMPLED = 20  # values of a swept key that are checked before a sweep starts; each takes some hundredths of a second
 SHARED = "sweep.json"  # in the sweep's folder
+NOT_OF_A_RUN = ("tracking", "resume", "allow")  # keys that say where and how to record; `tracking` may hold a password
 
 
 def run_config(config: DictConfig) -> dict[str, Any]:
-    """Returns the run's configuration, resolved, without `hydra`, `resume` and `tracking` (which may hold secrets)."""
-    keys = [key for key in config if key not in ("hydra", "tracking", "resume")]
+    """Returns the run's configuration, resolved, without `hydra` and `NOT_OF_A_RUN`."""
+    keys = [key for key in config if key not in ("hydra", *NOT_OF_A_RUN)]
     cfg = OmegaConf.masked_copy(config, keys)  # type: ignore[arg-type]
     return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
 
@@ -57,6 +58,14 @@ def is_resume(config: DictConfig) -> bool:
     return config.resume is not False
 
 
+def allowed_differences(config: DictConfig) -> list[str]:
+    """Returns the parts of its provenance in which a resumed run may differ. Raises ValueError for an unknown one."""
+    parts = OmegaConf.to_container(config.allow) if OmegaConf.is_list(config.allow) else None
+    if not isinstance(parts, list) or not all(part in ("code", "packages", "data") for part in parts):
+        raise ValueError(f"allow is {config.allow!r}; expected a list of code, packages, data, such as [code]")
+    return parts
+
+
 def resume_run_id(config: DictConfig) -> str | None:
     """Returns the id of the run to resume, if one is named."""
     return None if config.resume is True else str(config.resume)
@@ -75,8 +84,8 @@ def run_name(job: Any) -> str:
 
 
 def task_overrides(job: Any) -> list[str]:
-    """Returns the overrides of a run, without `resume`, and without `tracking`, whose URI may hold a password."""
-    return [item for item in job.overrides.task if not override_key(item).startswith(("tracking", "resume"))]
+    """Returns the overrides of a run, without those of `NOT_OF_A_RUN`."""
+    return [item for item in job.overrides.task if override_key(item).partition(".")[0] not in NOT_OF_A_RUN]
 
 
 def override_key(override: str) -> str:
@@ -94,7 +103,8 @@ def set_output_dir(folder: Path | str, config: DictConfig, kind: str) -> None:
     name = f"hydra.{kind}.dir"
     with open_dict(config), read_write(config.hydra):
         OmegaConf.update(config, name, str(folder))
-        config.hydra.overrides.hydra.append(f"{name}='{folder}'")  # jobs are composed from this
+        quoted = QuotedString(str(folder), Quote.single).with_quotes()
+        config.hydra.overrides.hydra.append(f"{name}={quoted}")  # jobs are composed from this
 
 
 def split_overrides(config: DictConfig) -> tuple[list[Override], list[Override]]:

@@ -74,7 +74,7 @@ def check_sweep(config: DictConfig, folder: Path) -> None:
     """Raises if the sweep would be recorded in several places, or if one of its values can't be used."""
     swept = configs.split_overrides(config)[0]
     for item in swept:
-        if item.key_or_group.startswith(("tracking", "resume")):
+        if item.key_or_group.partition(".")[0] in configs.NOT_OF_A_RUN:
             raise ValueError(f"{item.input_line}: a sweep has one record, so {item.key_or_group} takes one value")
     if configs.is_search(config):
         from initlab.sweep import search
@@ -96,6 +96,7 @@ def check_target(config: DictConfig, folder: Path) -> None:
     from initlab.tracking import store
 
     configs.registered_model(config, config.hydra)
+    configs.allowed_differences(config)
     with created_folder(folder):
         store.check_artifact_store(*store.connect(**configs.tracking_target(config)))
 

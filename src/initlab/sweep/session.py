@@ -94,6 +94,7 @@ class SweepSession:
         if found is None:
             return
         results.save(found, self.folder)
+        self.parent.log_summary(found, finished=self.finished)
         names, lead, table, best = self._write_report(found)
         self.parent.log_files(self.folder / "report", names)
         self.parent.set_description(lead, table, results.digest(self.folder), best)

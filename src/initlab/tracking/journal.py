@@ -1,9 +1,9 @@
 """The journal of a run: its record on disk, in its folder, before it is sent to the tracking store.
 
 metrics.jsonl    one line per step: {"step", "time" (ms since 1970), "values": {metric: [one value per replica]}}
-run.json         {"run_id", "tags", "status", "reason", "ended" (ms since 1970), "store": its URI, unless it has a
-                 password, "register": the registered model that its model becomes a version of, "synced": whether
-                 the store has all of it}
+run.json         {"run_id", "tags", "status", "reason", "started": by the process that works on it, "ended" (both ms
+                 since 1970), "store": its URI, unless it has a password, "register": the registered model that its
+                 model becomes a version of, "synced": whether the store has all of it}
 """
 
 import json
@@ -48,6 +48,8 @@ class Journal:
             "tags": {},
             "status": None,
             "reason": None,
+            "started": None,
+            "ended": None,
             "synced": False,
             "store": None,
             "register": None,
@@ -96,6 +98,11 @@ class Journal:
         """Sets entries of run.json and writes it."""
         self.state |= state
         atomic_files.write(self.folder / RUN, json.dumps(self.state, indent=1).encode())
+
+    def last_active(self) -> int | None:
+        """Returns when something was last known to happen in the run (ms since 1970); None if nothing is."""
+        times = [self.state["started"], self.state["ended"], *(entry.time for entry in self.entries[-1:])]
+        return max((time for time in times if time is not None), default=None)
 
     def replicas(self) -> pd.DataFrame:
         """Returns the table of every value of every replica: one row per (step, replica), one column per metric.

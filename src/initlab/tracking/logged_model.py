@@ -30,7 +30,7 @@ logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
 PACKAGE = Path(initlab.__file__).parent
 MODULES = activations, losses, mlp, pyfunc  # the code logged with a model: each file is a request to the server
 REQUIREMENTS = "mlflow", "numpy", "safetensors", "torch"
-REACHED = "test/accuracy", "val/accuracy", "val/loss"  # metrics shown with a model
+REACHED = "test/accuracy", "val/accuracy", "val/loss"  # metrics shown with a model, and with a sweep
 
 
 def save(

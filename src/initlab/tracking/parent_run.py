@@ -1,24 +1,27 @@
 """The parent run of a sweep, and the combined results of its jobs."""
 
 import json
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
-from mlflow.entities import Run
+from mlflow.entities import Metric, Param, Run
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from omegaconf import OmegaConf
 from safetensors.torch import load as load_tensors
 
 from initlab.tracking import artifacts, store, ui
 from initlab.tracking import resume as resume_runs
+from initlab.tracking.logged_model import REACHED
 from initlab.tracking.results import Results
-from initlab.tracking.run_logger import owner_tags
+from initlab.tracking.run_logger import IDLE, owner_tags
 
 DIGEST = "results.sha256"  # tag of a sweep
 NOTE = 8000  # characters that MLflow allows in a tag
@@ -58,11 +61,11 @@ class ParentRun:
         self.jobs: list[Run] = []  # whose results were collected
         resume_runs.mark_orphaned_runs_killed(self.client, self.experiment_id)
         if resume:
-            found = self.client.search_runs([self.experiment_id], f'tags.sweep = "{folder}"')
-            unfinished = [run.info.run_id for run in found if run.info.status != "FINISHED"]
+            query = "attributes.status != 'FINISHED'"
+            unfinished = store.tagged_runs(self.client, self.experiment_id, "sweep", folder, query)
             if not unfinished:
                 raise store.TrackingError(f"the store has no unfinished sweep in {folder}: start it without resume")
-            self.run_id = unfinished[0]
+            self.run_id = unfinished[0].info.run_id
             resume_runs.reopen_run(self.client, self.run_id)
         else:
             tags = owner_tags() | {"sweep": folder, "overrides": json.dumps(list(overrides))} | dict(tags or {})
@@ -74,6 +77,32 @@ class ParentRun:
         with store.tracking_errors("the tracking store"):
             self.jobs = store.finished_jobs(self.client, self.experiment_id, self.run_id)
             return _combined(self.client, self.jobs)
+
+    def log_summary(self, found: Results, *, finished: bool) -> None:
+        """Logs what MLflow can sort and search sweeps by.
+
+        Metrics are the best job's results, by validation accuracy, and the numbers of jobs, of their replicas, and of
+        those that have diverged. Params are what all jobs share; since a param can't be changed, only a sweep that has
+        finished has them. Raises store.TrackingError.
+        """
+        jobs = _by_name(self.jobs).values()
+        table = found.replicas
+        last = table[table["step"] == table.groupby("run")["step"].transform("max")]
+        values = {
+            "jobs": len(jobs),
+            "replicas": len(last),
+            "diverged": int((~np.isfinite(last["val/loss"])).sum()),
+        }
+        best = max(jobs, key=lambda job: np.nan_to_num(job.data.metrics.get("val/accuracy", 0.0)))
+        reached = {name: best.data.metrics.get(name) for result in REACHED for name in (result, f"{result}.ci95")}
+        values |= {name: value for name, value in reached.items() if value is not None}
+        shared = set.intersection(*(set(job.data.params.items()) for job in jobs)) if finished else set()
+        params = [Param(key, value) for key, value in sorted(shared)]
+        now = int(1000 * time.time())
+        with store.tracking_errors("the tracking store"):
+            self.client.log_batch(self.run_id, [Metric(name, value, now, 0) for name, value in values.items()])
+            for start in range(0, len(params), store.PARAMS):
+                self.client.log_batch(self.run_id, params=params[start : start + store.PARAMS])
 
     def set_description(self, lead: str, table: str, digest: str, best: str | None = None) -> None:
         """Sets the Markdown description that MLflow shows, and the digest by which `find_parent` finds the run.
@@ -91,14 +120,17 @@ class ParentRun:
             self.client.set_tag(self.run_id, MLFLOW_RUN_NOTE, text[:NOTE].rpartition("\n")[0])
 
     def job_seconds(self) -> dict[str, float]:
-        """Returns {run: seconds it took}, for the jobs whose results were collected."""
-        return {name: (job.info.end_time - job.info.start_time) / 1000 for name, job in _by_name(self.jobs).items()}
+        """Returns {run: seconds it took, without those it was idle}, for the jobs whose results were collected."""
+        return {
+            name: (job.info.end_time - job.info.start_time - int(job.data.tags.get(IDLE, 0))) / 1000
+            for name, job in _by_name(self.jobs).items()
+        }
 
     def ended_jobs(self, since: int) -> list[EndedJob]:
         """Returns the jobs that have ended since a time (ms since 1970), ordered by end. Raises store.TrackingError."""
         query = f"tags.`mlflow.parentRunId` = '{self.run_id}' and attributes.end_time > {since}"
         with store.tracking_errors("the tracking store"):
-            found = self.client.search_runs([self.experiment_id], query, 1, 50000, ["attributes.end_time ASC"])
+            found = store.search_runs(self.client, self.experiment_id, query, "attributes.end_time ASC")
         return [
             EndedJob(
                 run.info.run_id,

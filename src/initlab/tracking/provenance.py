@@ -17,6 +17,10 @@ from initlab.tracking.artifacts import PROVENANCE
 
 PACKAGE = Path(initlab.__file__).resolve().parent
 PARTS = ("code", "data", "packages", "machine")
+# What bears on numbers. How a run is started, recorded and reported does not; other packages only read, write or draw.
+# A configuration that Hydra composes otherwise is another one, by its SHA-256.
+CODE = ("nn/", "data/", "training/", "workers.py", "random_streams.py", "confidence_intervals.py")
+PACKAGES = ("python", "numpy", "pytorch-lightning", "scipy", "torch")
 Provenance = dict[str, dict[str, str]]
 
 
@@ -24,8 +28,8 @@ def current(facts: Mapping[str, Any], device: torch.device, devices: int = 1) ->
     """Returns the provenance of a run on `devices` devices like this one, on the data with these facts.
 
     facts: from `normalized.read_facts`.
-    Returns code: SHA-256 of every loaded file of this package.  data: SHA-256 of every split.  packages: versions of
-    the package's dependencies.  machine: what decides the order of floating-point sums.
+    Returns code: SHA-256 of every loaded file that bears on numbers.  data: SHA-256 of every split.  packages: versions
+    of the package's dependencies.  machine: what decides the order of floating-point sums.
     """
     return {
         "code": code(),
@@ -36,21 +40,34 @@ def current(facts: Mapping[str, Any], device: torch.device, devices: int = 1) ->
 
 
 def validated(found: object) -> Provenance:
-    """Returns a provenance that was read from a file. Raises ValueError if a part is missing or is not {name: text}."""
-    if not isinstance(found, dict) or not all(isinstance(found.get(part), dict) and found[part] for part in PARTS):
+    """Returns what bears on numbers in a provenance that was read from a file.
+
+    Raises ValueError if a part is missing or is not {name: text}.
+    """
+    if not isinstance(found, dict) or not all(isinstance(found.get(part), dict) for part in PARTS):
         raise ValueError(f"{PROVENANCE} lacks one of {', '.join(PARTS)}")
-    if not all(isinstance(value, str) for part in PARTS for value in found[part].values()):
+    numeric: Provenance = {
+        "code": {name: digest for name, digest in found["code"].items() if name.startswith(CODE)},
+        "data": found["data"],
+        "packages": {name: number for name, number in found["packages"].items() if name in PACKAGES},
+        "machine": found["machine"],
+    }
+    if not all(numeric.values()):
+        raise ValueError(f"{PROVENANCE} lacks one of {', '.join(PARTS)}")
+    if not all(isinstance(value, str) for part in numeric.values() for value in part.values()):
         raise ValueError(f"{PROVENANCE} has a value that is not text")
-    return found
+    return numeric
 
 
 def code(names: Iterable[str] | None = None) -> dict[str, str]:
-    """Returns {file: SHA-256} of those of these files that exist in the package; by default of all that are loaded.
+    """Returns {file: SHA-256} of those of these files that exist in the package; by default of all that are loaded and
+    bear on numbers.
 
     A file is named by its path within the package, with slashes: nn/mlp.py.
     """
     if names is None:
-        names = sorted({path.relative_to(PACKAGE).as_posix() for path in _loaded_files()})
+        loaded = {path.relative_to(PACKAGE).as_posix() for path in _loaded_files()}
+        names = sorted(name for name in loaded if name.startswith(CODE))
     paths = {name: PACKAGE / name for name in names if (PACKAGE / name).resolve().is_relative_to(PACKAGE)}
     return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items() if path.is_file()}
 

@@ -33,7 +33,8 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # it may hold a password
 log = logging.getLogger(__name__)
 
-BATCH = 1000  # MLflow's limit on the metrics of one log_batch; 100 on its params
+IDLE = "idle_ms"  # tag of a resumed run: milliseconds between its end, or its last measurement, and its resumption
+BATCH = 1000  # MLflow's limit on the metrics of one log_batch
 INTERVAL = 2  # seconds between two writes to the store during a run: larger batches cost half as much per point
 PATIENCE = 10  # seconds that a run waits, at its end, for a store that does not answer
 AWAY = (MlflowException, SQLAlchemyError, OSError)  # raised by a store that does not answer, is full or is locked
@@ -48,6 +49,7 @@ class RunLogger:
     def __init__(self, client: MlflowClient, location: str, folder: Path) -> None:
         self.client, self.location, self.folder = client, location, folder
         self.journal = Journal(folder)
+        self.allow: Sequence[str] = ()  # parts of the provenance in which a resumed run may differ
         self._sent = 0  # entries of the journal that the store has
         self._wait, self._until = 0.0, 0.0  # seconds; if the store does not answer, it is tried less and less often
 
@@ -66,10 +68,11 @@ class RunLogger:
 
         Raises ValueError if the run was interrupted and began with other data; store.TrackingError.
         """
-        if (self.folder / artifacts.PROVENANCE).exists():
-            _check_unchanged(self.folder, {"data": found["data"]})
-        else:
+        recorded = self.recorded_provenance()
+        if recorded is None:
             self.log_json(artifacts.PROVENANCE, found)
+        else:
+            self.check_unchanged(recorded, {"data": found["data"]})
         with store.tracking_errors(self.location):
             try:
                 self.client.log_inputs(self.run_id, datasets=[_dataset_input(dataset)])
@@ -77,6 +80,40 @@ class RunLogger:
                 self.client.log_inputs(self.run_id, datasets=[_dataset_input(dataset)])
             tags = RunTag("data.md5", dataset["facts"]["raw"]), RunTag("device", found["machine"]["device"])
             self.client.log_batch(self.run_id, tags=tags)
+
+    def recorded_provenance(self) -> Provenance | None:
+        """Returns what the run began with, if it was interrupted. Raises ValueError if that can't be read."""
+        path = self.folder / artifacts.PROVENANCE
+        return provenance.validated(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+    def check_unchanged(self, recorded: Provenance, now: Provenance) -> None:
+        """Raises ValueError if a part of the provenance was different when the run began, unless `allow` names it.
+
+        What differs and is allowed becomes a tag: the run is not what its provenance.json alone would give.
+        """
+        changed = provenance.differences({part: recorded[part] for part in now}, now)
+        texts = {part: f"{part}: {', '.join(lines)}" for part, lines in changed.items()}
+        refused = [part for part in texts if part not in self.allow]
+        if refused:
+            raise ValueError(
+                f"the run in {self.folder} began with other {' and '.join(refused)} "
+                f"({'; '.join(texts[part] for part in refused)}); restore them, go on all the same with "
+                f'"allow=[{",".join([*self.allow, *refused])}]", or start a new run without resume'
+            )
+        for part, text in texts.items():
+            log.warning(f"going on although the run began with other {text}")
+            self.set_tags(**{f"resumed.with.{part}": text[:500]})
+
+    def note_start(self, began: int | None) -> None:
+        """Notes that this process works on the run, and how long the run was idle before.
+
+        began: when a resumed run began, ms since 1970; None for a new run.
+        """
+        now, tags = int(1000 * time.time()), self.journal.state["tags"]
+        if began is not None:
+            idle = now - (self.journal.last_active() or began)
+            tags = tags | {IDLE: str(int(tags.get(IDLE, 0)) + max(idle, 0))}
+        self.journal.update(tags=tags, started=now, ended=None, status=None, reason=None, synced=False)
 
     def log_metrics(self, values: Mapping[int, Mapping[str, np.ndarray]]) -> None:
         """Logs {step: {metric: one value per replica (R,)}}: to disk at once, to the store within seconds.
@@ -188,14 +225,16 @@ def start_run(
     overrides: Sequence[str] = (),
     sweep: str | None = None,
     resume: bool = False,
+    allow: Sequence[str] = (),
     register: str | None = None,
     tags: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[RunLogger]:
     """Records a run within the context: FINISHED if the body returns, FAILED if it raises, KILLED if a signal ends it.
 
     config: the run's configuration, logged as params and as config.yaml.  sweep: folder of the sweep that it is a job
-    of.  resume: continue the run in `folder`, if there is one.  register: the registered model that its networks become
-    a version of.
+    of.  resume: continue the run in `folder`, if there is one.  allow: parts of the provenance (code, packages, data)
+    in which it may differ from what it began with.  register: the registered model that its networks become a version
+    of.
     Raises store.TrackingError, and ValueError if the folder holds another run or one that can't be continued.
     """
     if not resume and sweep is None:
@@ -204,6 +243,7 @@ def start_run(
     with processes.exit_on_signals(), locked(folder):
         client, experiment_id = store.connect(uri, experiment)
         logger = RunLogger(client, store.location(uri), folder)
+        logger.allow = allow
         text = OmegaConf.to_yaml(config)
         with store.tracking_errors(logger.location):
             resume_runs.mark_orphaned_runs_killed(client, experiment_id)
@@ -218,9 +258,10 @@ def start_run(
                 **tags,
             }
             run_id = earlier or client.create_run(experiment_id, run_name=name, tags=all_tags).info.run_id
-        if (folder / artifacts.PROVENANCE).exists() and not logger.finished:
-            recorded = json.loads((folder / artifacts.PROVENANCE).read_text(encoding="utf-8"))
-            _check_unchanged(folder, {"code": provenance.code(recorded["code"]), "packages": provenance.packages()})
+        recorded = None if logger.finished else logger.recorded_provenance()
+        if recorded is not None:
+            now = {"code": provenance.code(recorded["code"]), "packages": provenance.packages()}
+            logger.check_unchanged(recorded, now)
         logger.journal.update(run_id=run_id, store=store.public_uri(uri), register=register)
         if logger.finished:
             if not logger.journal.state["synced"]:
@@ -228,13 +269,15 @@ def start_run(
             yield logger
             return
         with _ended_by_outcome(logger, resumable="replay.of" not in tags):  # a replay can't be resumed
+            began = None
             with store.tracking_errors(logger.location):
                 if earlier is not None:
+                    began = store.get_run(client, earlier).info.start_time
                     resume_runs.reopen_run(client, earlier)
                 params = [Param(key, value) for key, value in flatten(config)]
-                for start in range(0, len(params), 100):
-                    client.log_batch(run_id, params=params[start : start + 100])
-            logger.journal.update(status=None, reason=None, synced=False)
+                for start in range(0, len(params), store.PARAMS):
+                    client.log_batch(run_id, params=params[start : start + store.PARAMS])
+            logger.note_start(began)
             (folder / artifacts.TRACEBACK).unlink(missing_ok=True)
             logger.log_text(artifacts.CONFIG, text)
             yield logger
@@ -292,18 +335,6 @@ def owner_tags() -> dict[str, str]:
         "mlflow.source.name": Path(sys.argv[0]).name,
         "mlflow.source.type": "LOCAL",
     }
-
-
-def _check_unchanged(folder: Path, now: Provenance) -> None:
-    """Raises ValueError if one of these parts of the provenance was different when the run in the folder began."""
-    recorded = provenance.validated(json.loads((folder / artifacts.PROVENANCE).read_text(encoding="utf-8")))
-    changed = provenance.differences({part: recorded[part] for part in now}, now)
-    if changed:
-        lines = "; ".join(f"{part}: {', '.join(lines)}" for part, lines in changed.items())
-        raise ValueError(
-            f"the run in {folder} began with other {' and '.join(changed)} ({lines}); restore them, or start a new run "
-            "without resume"
-        )
 
 
 def _points(entry: Entry) -> Iterator[Metric]:

@@ -58,6 +58,7 @@ def sync_run(uri: str | None, folder: Path) -> str | None:
         logger = RunLogger(store.connect_existing(uri), store.location(uri), folder)
         store.get_run(logger.client, logger.run_id)
         if logger.journal.state["status"] is None:  # and no process holds the lock
-            logger.journal.update(status="KILLED", reason="its process is gone", ended=int(1000 * time.time()))
+            ended = logger.journal.last_active() or int(1000 * time.time())
+            logger.journal.update(status="KILLED", reason="its process is gone", ended=ended)
         logger.sync()
         return logger.run_id
