@@ -77,6 +77,8 @@ def test_a_sweep_comes_out_the_same(
     again = client.search_runs(["1"], f"tags.`replay.of` = '{parent.info.run_id}'")[0]
     children = client.search_runs(["1"], f"tags.`mlflow.parentRunId` = '{again.info.run_id}'")
     assert again.info.status == "FINISHED"
+    assert again.data.metrics == parent.data.metrics
+    assert again.data.params == parent.data.params != {}
     assert {child.data.tags["replay.of"] for child in children} == {job.info.run_id for job in jobs}
 
 
@@ -117,6 +119,25 @@ def test_other_code_or_data_is_refused_unless_allowed(
         assert len(client.search_runs(["1"])) == before
         assert replay(job.info.run_id, allow=[part]) == 0
         assert f"{part} differs: {name}: recorded 00000000" in capsys.readouterr().out
+    finally:
+        origin.write_text(text)
+
+
+def test_code_that_bears_on_no_number_is_not_compared(
+    recorded: tuple[MlflowClient, Run, list[Run]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An older record has it."""
+    client, _, (job, _) = recorded
+    origin = artifact(client, job, "provenance.json")
+    text = origin.read_text()
+    try:
+        found = json.loads(text)
+        assert not [name for name in found["code"] if name.startswith(("tracking/", "report/", "sweep/"))]
+        found["code"]["tracking/ui.py"] = "0" * 64
+        found["packages"]["matplotlib"] = "1.0"
+        origin.write_text(json.dumps(found))
+        assert replay(job.info.run_id) == 0
+        assert "as recorded: code, data, packages, machine" in capsys.readouterr().out
     finally:
         origin.write_text(text)
 

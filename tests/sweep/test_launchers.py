@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import ROOT, command, environment, started
+from conftest import ROOT, command, environment, fresh_clone, started
 from helpers import slurm
 from helpers.servers import free_port
 from mlflow import MlflowClient
@@ -183,6 +183,26 @@ def test_nothing_is_left_of_a_sweep_that_is_ended(number: signal.Signals, projec
     assert sweep == ("KILLED" if number == signal.SIGTERM else "RUNNING")  # until the next start
     assert set(found.tags("end.reason").values()) == {"SIGTERM"}
     assert {run.info.status for run in found.jobs.values()} == {"KILLED"}
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local"])
+def test_a_project_whose_name_has_quotes(launcher: str, normalized: Path, tmp_path: Path) -> None:
+    """A sweep whose second job fails; then the rest of it."""
+    project = tmp_path / 'Teacher\'s "files"'
+    project.mkdir()
+    fresh_clone(project)
+    (project / "data" / "normalized").mkdir(parents=True)
+    (project / "data" / "normalized" / "mnist").symlink_to(normalized)
+    folder, where = blocked(project, "quoted")
+    words = [sys.executable, "train.py", "-m", "init=kaiming,normal", "experiment=smoke", "trainer=cpu", where]
+    words += [f"hydra/launcher={launcher}"]
+    assert command(words, project, check=False).returncode == 1
+    (folder / "1" / "checkpoints").unlink()
+    done = command([*words, "resume=true"], project)
+    assert f"resuming the sweep in {folder}" in done.stdout
+    runs = MlflowClient(f"sqlite:///{project}/mlflow.db").search_runs(["1"])
+    assert [run.info.status for run in runs] == ["FINISHED"] * 3
+    assert (folder / "report" / "index.html").is_file()
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Runs and sweeps that are ended before their time, or run out of room, go on and end as if nothing had been."""
 
+import json
 import os
 import random
 import re
@@ -169,6 +170,26 @@ def test_resume_by_the_id_of_a_run(place: Place) -> None:
     for resume in ("maybe", 1, None):
         with pytest.raises(ValueError, match=f"resume is {resume!r}; expected true, false, or the id of a run"):
             configs.is_resume(OmegaConf.create({"resume": resume}))
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_other_code_if_allowed(project: Path, train: Train) -> None:
+    words = (*SHORT, "seed=8", "hydra.run.dir=outputs/other")
+    with started(*words, cwd=project) as process:
+        wait_for("epoch 1/", process)
+        process.kill()
+    path = project / "outputs" / "other" / "provenance.json"
+    found = json.loads(path.read_text())
+    found["code"]["nn/mlp.py"] = "0" * 64
+    path.write_text(json.dumps(found))
+    done = train(*words, "resume=true", check=False)
+    assert done.returncode == 1
+    assert re.search(
+        r'began with other code \(code: nn/mlp.py: .*\); .* go on all the same with "allow=\[code\]"', done.stderr
+    )
+    done = train(*words, "resume=true", "allow=[code]")
+    assert "going on although the run began with other code: nn/mlp.py: recorded 00000000, here" in done.stdout
+    assert "recorded as run" in done.stdout
 
 
 @pytest.mark.faults("`kill -9` while a checkpoint is written", "the checkpoint before it is there, whole")

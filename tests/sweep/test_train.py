@@ -130,6 +130,19 @@ def test_tags_tell_where_a_run_comes_from(sweep: tuple[Run, list[Run]], project:
         assert first[tag] != second[tag]
 
 
+def test_a_sweep_has_the_best_results_of_its_jobs(sweep: tuple[Run, list[Run]]) -> None:
+    """And their numbers, and the params that they share; the charts of layers are the jobs' alone."""
+    parent, jobs = sweep
+    best = max(jobs, key=lambda job: job.data.metrics["val/accuracy"]).data.metrics
+    names = [f"{name}{end}" for name in ("test/accuracy", "val/accuracy", "val/loss") for end in ("", ".ci95")]
+    numbers = {"jobs": 2, "replicas": 4, "diverged": 0}
+    assert parent.data.metrics == {name: best[name] for name in names} | numbers
+    first, second = (set(job.data.params.items()) for job in jobs)
+    assert parent.data.params == dict(first & second)
+    assert parent.data.params["replicas"] == "2"
+    assert "init.activation.shift" not in parent.data.params
+
+
 def test_params_are_the_whole_config(sweep: tuple[Run, list[Run]], client: MlflowClient) -> None:
     _, (_, job) = sweep
     config = OmegaConf.load(client.download_artifacts(job.info.run_id, "config.yaml"))
@@ -401,6 +414,7 @@ def swept(*words: str, **params: str) -> DictConfig:
         (["seed=range(0,0)"], r"seed=range\(0,0\) has no value"),
         (["init=glob(zzz*)"], r"init=glob\(zzz\*\) has no value"),
         (["tracking.experiment=a,b"], "tracking.experiment=a,b: a sweep has one record"),
+        (["allow=code,data"], "allow=code,data: a sweep has one record"),
     ],
 )
 def test_each_swept_value_is_tried(words: list[str], message: str, normalized: Path, tmp_path: Path) -> None:
@@ -471,6 +485,11 @@ def test_what_a_sweep_knows_of_its_jobs(
             "tracking.uri begins with 'postgres'; expected sqlite:///FILE",
         ),
         ("tracking.uri=nonsense", "tracking.uri begins with 'nonsense'"),
+        ("tracking.uri='sqlite:///what?/mlflow.db'", "tracking.uri is 'sqlite:///what?/mlflow.db'; expected sqlite"),
+        ("allow=code", "allow is 'code'; expected a list of code, packages, data, such as [code]"),
+        ("allow=[machine]", "allow is ['machine']; expected a list of code, packages, data"),
+        ("allow=[[code]]", "allow is [['code']]; expected a list"),
+        (["trainer.devices=2", "replicas=many"], "replicas is 'many'; expected a whole number of at least 1"),
         ("tracking.uri=sqlite:////proc/none/mlflow.db", "/proc/none/mlflow.db can't be written"),
         ("data.pin=none.dvc", "data.pin is 'none.dvc'; expected null, or the name of a .dvc file that is here"),
         ("hydra.run.dir=/proc/none", "/proc/none can't be written: No such file or directory"),
@@ -479,14 +498,15 @@ def test_what_a_sweep_knows_of_its_jobs(
     ],
 )
 def test_bad_input_is_refused_in_one_line(
-    override: str, message: str, normalized: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    override: str | list[str], message: str, normalized: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the hook that Hydra calls first; nothing is left behind."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "README.md").write_text("")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        overrides = [f"data.folder={normalized}", "data.pin=null", "trainer=cpu", override]
+        words = [override] if isinstance(override, str) else override
+        overrides = [f"data.folder={normalized}", "data.pin=null", "trainer=cpu", *words]
         config = compose("config", overrides, return_hydra_config=True)
     with pytest.raises(SystemExit) as refused:
         SweepCallback(folder="").on_run_start(config)
@@ -544,6 +564,44 @@ def test_an_unknown_variant_lists_the_variants(train: Train) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["init=kaiming,shifted_relu"], 'several values of init: add -m, as in python train.py -m "init=kaiming,sh'),
+        (["init=glob(k*)"], 'several values of init: add -m, as in python train.py -m "init=glob(k*)"'),
+        (["init=kaiming,"], "init=kaiming, ends with a comma; expected another value after it, without a space"),
+        (["-m", "init=kaiming,", "lecun"], "init=kaiming, ends with a comma; expected another value"),
+        (
+            ["init.weights.gain=3"],
+            "init.weights.gain is not in the configuration; if it is a new key and no misspelling",
+        ),
+        (["init.weights.gain=3"], ": +init.weights.gain=3"),
+        (["-m", "init=kaiming,shifted_relu", "init.weights.gain=3"], ": ++init.weights.gain=3"),
+        (["-m", "init=kaiming,xavier", "init.weights.leak=1"], ": ++init.weights.leak=1"),  # kaiming has it
+        (["kaiming"], "kaiming can't be read; expected KEY=VALUE"),
+        (["model.hidden=[100"], 'model.hidden=[100 can\'t be read; expected KEY=VALUE, "KEY=[1, 2]" with spaces'),
+    ],
+)
+def test_what_to_type_instead_is_said(words: list[str], hint: str, train: Train) -> None:
+    """After Hydra's own words, on the last line."""
+    done = train(*words, check=False)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("hint: ")
+    assert hint in last
+    assert "Traceback" not in done.stderr
+
+
+def test_paths_are_relative_to_the_project(project: Path, tmp_path: Path) -> None:
+    """Wherever the command is typed."""
+    script = str(project / "train.py")
+    done = command([sys.executable, script, "--cfg", "job", "--resolve", "--package", "tracking"], tmp_path)
+    assert f"uri: sqlite:///{project}/mlflow.db" in done.stdout
+    done = command([sys.executable, script, "data.folder=nowhere"], tmp_path, check=False)
+    assert f"{project}/nowhere holds no normalised data" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_misspelt_key_is_refused(train: Train) -> None:
     done = train("replica=3", check=False)
     assert done.returncode == 1
@@ -584,6 +642,16 @@ def test_a_preset_may_be_overridden(normalized: Path) -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         assert compose("config", ["experiment=smoke"]).replicas == 2
         assert compose("config", ["experiment=smoke", "replicas=3"]).replicas == 3
+
+
+@pytest.mark.parametrize("name", ['Teacher\'s "files"', "back\\slash", "ends\\", "it\\'s", "100% #a, b=[c] {d} $e"])
+def test_jobs_are_composed_with_the_folder_of_their_sweep(name: str) -> None:
+    """Of whatever characters: the override that jobs get is read by Hydra's grammar."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("config", return_hydra_config=True)
+        configs.set_output_dir(Path("/projects", name), config, "sweep")
+        again = compose("config", list(config.hydra.overrides.hydra), return_hydra_config=True)
+    assert config.hydra.sweep.dir == again.hydra.sweep.dir == f"/projects/{name}"
 
 
 def test_what_a_sweep_prints(project: Path, client: MlflowClient) -> None:
