@@ -23,6 +23,7 @@ from initlab.sweep.errors import exit_on_error
 if TYPE_CHECKING:
     from initlab.sweep.session import SweepSession
 
+STARTED_IN = Path.cwd()  # where the command was typed: train.py imports this, and then changes to the project
 SEARCH_RESULTS = "optimization_results.yaml"  # written by Hydra's Optuna sweeper
 # conf/hydra/launcher/*.yaml need none of the schemas of the same names that the plugins register.
 warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema", UserWarning)
@@ -71,6 +72,7 @@ class SweepCallback(Callback):
                 with_report=self.report,
                 jobs=configs.count_jobs(config),
                 extra=Path(config.hydra.sweep.dir, SEARCH_RESULTS),
+                cwd=STARTED_IN,
             )
             at_exit.enter_context(self.session.running())
             configs.write_shared_keys(config)

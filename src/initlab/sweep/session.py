@@ -21,7 +21,7 @@ class SweepSession:
     """The session of a sweep with a parent run.
 
     folder: where its results go.  with_report: whether a report is written beside them and logged.  jobs: their number,
-    0 if not known.  extra: a file to log with the parent run, if it exists by then.
+    0 if not known.  extra: a file to log with the parent run, if it exists by then.  cwd: where the sweep was started.
     """
 
     def __init__(
@@ -33,9 +33,10 @@ class SweepSession:
         with_report: bool = True,
         jobs: int = 0,
         extra: Path | None = None,
+        cwd: Path | None = None,
     ) -> None:
         self.parent, self.launcher, self.folder = parent, launcher, folder
-        self.with_report, self.jobs, self.extra = with_report, jobs, extra
+        self.with_report, self.jobs, self.extra, self.cwd = with_report, jobs, extra, cwd
         self.finished = False  # set when all jobs have run
         self._seconds: list[float] = []  # durations of complete jobs
         self._started: float | None = None
@@ -75,7 +76,7 @@ class SweepSession:
         status, reason, lost = "FINISHED" if self.finished else "FAILED", "a job failed", None
         try:
             self._log_results()
-            log.info(f"recorded as sweep {self.parent.run_id}\n{self.parent.viewing_instructions()}")
+            log.info(f"recorded as sweep {self.parent.run_id}\n{self.parent.viewing_instructions(self.cwd)}")
         except store.TrackingError as error:
             status, reason, lost = "FAILED", str(error), error
         except BaseException as error:

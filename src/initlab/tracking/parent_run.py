@@ -145,11 +145,14 @@ class ParentRun:
             if run.info.status != "RUNNING"
         ]
 
-    def viewing_instructions(self) -> str:
-        """Returns how to view the sweep in a browser: a command, if needed, and the addresses of it and of its jobs."""
+    def viewing_instructions(self, cwd: Path | None = None) -> str:
+        """Returns how to view the sweep in a browser: a command, if needed, and the addresses of it and of its jobs.
+
+        cwd: where the command will be typed; by default, the working directory.
+        """
         uri = self.client.tracking_uri
         served = uri.startswith("http")
-        here = uri == f"sqlite:///{Path.cwd()}/mlflow.db"
+        here = uri == f"sqlite:///{cwd or Path.cwd()}/mlflow.db"
         command = f"mlflow ui{'' if here else f' --backend-store-uri {store.redact(uri)}'}, then"
         server = store.redact(uri).rstrip("/") if served else "http://127.0.0.1:5000"
         return "\n".join(
