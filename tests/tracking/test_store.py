@@ -65,6 +65,13 @@ def test_a_project_of_any_name(name: str, tmp_path: Path, monkeypatch: pytest.Mo
     assert made == {"mlflow.db", "mlflow.db.lock", "mlruns", "sweep"}
 
 
+def test_a_folder_with_an_at_sign_is_no_password() -> None:
+    for uri in ("sqlite:////me@home/mlflow.db", "sqlite:///me@home/mlflow.db", "http://host:5000"):
+        assert store.public_uri(uri) == uri
+    assert store.public_uri("postgresql://me:secret@host/runs") is None
+    assert store.redact("at http://me:secret@host: no") == "at http://host: no"
+
+
 def test_options_are_no_part_of_a_files_name(tmp_path: Path) -> None:
     client, experiment = store.connect(f"sqlite:///{tmp_path}/mlflow.db?timeout=60", "any")
     client.create_run(experiment)
