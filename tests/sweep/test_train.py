@@ -632,7 +632,7 @@ def test_every_file_of_every_group_composes_and_makes_its_objects(
         ):
             build(config, tmp_path)
         return
-    trainer, network, images, _ = build(config, tmp_path)
+    trainer, network, images, *_ = build(config, tmp_path)
     assert trainer.max_epochs == config.trainer.max_epochs
     assert network.hidden == config.model.hidden
     assert images.folder == normalized
