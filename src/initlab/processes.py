@@ -2,7 +2,7 @@
 
 import os
 import signal
-import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +12,13 @@ from pathlib import Path
 from types import FrameType
 
 import psutil
+
+from initlab.machine_id import machine_id
+
+SIGNALS = "SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"  # the last is for Windows, which has no SIGHUP
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # another one each time that Linux starts
+CONTAINER = "container"  # stands for the machine
+PROC_PID_INIT_INO = 0xEFFFFFFC  # Linux's number of the first namespace of process ids: no container's
 
 _signal: int | None = None
 
@@ -60,7 +67,7 @@ def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[No
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread can handle signals
         return
-    known = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    known = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
     numbers = [number for number in known if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, handler) for number in numbers}
     try:
@@ -81,20 +88,28 @@ def leave_with_parent(grace: float) -> None:
 
     A process that waits for other processes would otherwise wait for a long time.
     """
-    parent = os.getppid()
+    parent = psutil.Process().parent()  # also on Windows, where an orphan keeps its parent's id
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while psutil.Process().parent() == parent:
             time.sleep(1)
-        os.kill(os.getpid(), signal.SIGTERM)
+        _send_sigterm()
         time.sleep(grace)
-        os.kill(os.getpid(), signal.SIGKILL)  # joblib takes the handler's exception for the job's result and continues
+        psutil.Process().kill()  # joblib takes the handler's exception for the job's result and continues
 
     threading.Thread(target=watch, daemon=True).start()
 
 
+def _send_sigterm() -> None:
+    """Sends SIGTERM to this process. On Windows, os.kill would end it immediately, without calling the handler."""
+    if sys.platform == "win32":
+        signal.raise_signal(signal.SIGTERM)
+    else:
+        os.kill(os.getpid(), signal.SIGTERM)  # which also interrupts a main thread that waits
+
+
 def end_children(grace: float) -> None:
-    """Ends all descendants of this process: with SIGTERM, and after `grace` seconds with SIGKILL.
+    """Ends all descendants of this process: with SIGTERM, and after `grace` seconds with SIGKILL; on Windows at once.
 
     SIGTERM is sent only to the leaves of the process tree, which do the work. Their parents exit once the leaves have
     exited; if signalled as well, they would signal the leaves a second time. Python's resource trackers get no signal:
@@ -125,41 +140,56 @@ def user() -> str:
 
 
 def owner() -> str:
-    """Returns what identifies this process to `is_gone`: host, process id and start time, since ids are reused."""
-    return f"{_place()} {os.getpid()} {_birth(os.getpid())}"
+    """Returns what identifies this process to `is_gone`: machine and process table, process id, start time."""
+    return f"{_machine()}/{_process_table()} {os.getpid()} {_start_time(os.getpid())}"
 
 
 def is_gone(owner: str) -> bool:
     """Returns whether the process that `owner` identifies has ended. False on another host, where it can't be known."""
-    match owner.split():
-        case [place, number, birth] if place == _place() and number.isdecimal():
-            pass
-        case _:
-            return False
+    place, number, started = owner.split() if owner.count(" ") == 2 else ("", "", "")
+    machine, _, table = place.partition("/")
+    if table != _process_table():
+        return machine == _machine() != CONTAINER  # the machine has been started again since
     try:
-        return _birth(int(number)) != birth or psutil.Process(int(number)).status() == psutil.STATUS_ZOMBIE
+        process = psutil.Process(int(number))
+        return _start_time(process.pid) != started or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
 
 
 def is_alive(owner: str) -> bool:
     """Returns whether the process that `owner` identifies is on this host and has not ended."""
-    return owner.startswith(f"{_place()} ") and not is_gone(owner)
+    return owner.partition(" ")[0].partition("/")[2] == _process_table() and not is_gone(owner)
 
 
-def _place() -> str:
-    """Returns the host, and on Linux the namespace of process ids: containers may share a host's name."""
+def _machine() -> str:
+    """Returns the machine, or `container`: a container does not outlive a start of its machine."""
+    return CONTAINER if _pid_namespace() != PROC_PID_INIT_INO else machine_id()
+
+
+@cache
+def _process_table() -> str:
+    """Returns what process ids belong to: on Linux a start of a machine and a namespace, elsewhere a machine.
+
+    A start has an id that no other start of any machine has, whatever machines are called.
+    """
+    if not BOOT_ID.exists():
+        return machine_id()
+    return f"{BOOT_ID.read_text(encoding='utf-8').strip()}/{_pid_namespace()}"
+
+
+def _pid_namespace() -> int:
+    """Returns the namespace of process ids: each container has its own."""
     namespace = Path("/proc/self/ns/pid")
-    return f"{socket.gethostname()}/{namespace.stat().st_ino}" if namespace.exists() else socket.gethostname()
+    return namespace.stat().st_ino if namespace.exists() else PROC_PID_INIT_INO
 
 
-def _birth(number: int) -> str:
-    """Returns when a process started: on Linux as boot id and ticks since boot, which no change of the clock affects.
+def _start_time(number: int) -> str:
+    """Returns when a process started: on Linux in ticks since boot, which no change of the clock affects.
 
-    Raises psutil.NoSuchProcess.
+    Process ids are used again, so this tells two processes apart. Raises psutil.NoSuchProcess.
     """
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot}/{Path(f'/proc/{number}/stat').read_text().rpartition(')')[2].split()[19]}"
+        return Path(f"/proc/{number}/stat").read_bytes().rpartition(b")")[2].split()[19].decode()
     except (FileNotFoundError, ProcessLookupError):
         return f"{psutil.Process(number).create_time():.0f}"

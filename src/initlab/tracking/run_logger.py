@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import platform
 import sys
 import time
 import traceback
@@ -152,7 +153,7 @@ class RunLogger:
     def log_results(self, theory: Mapping[str, float], tensors: Mapping[str, Tensor]) -> None:
         """Writes the expected statistics, every value of every replica, and the tensors of the figures."""
         self.log_json(artifacts.THEORY, dict(theory))
-        self.log_text(artifacts.REPLICAS, self.journal.replicas().to_csv(index=False))
+        self.log_text(artifacts.REPLICAS, self.journal.replicas().to_csv(index=False, lineterminator="\n"))
         atomic_files.write(self.folder / artifacts.TENSORS, save(dict(tensors)))
 
     def end(self, status: str, reason: str | None = None) -> None:
@@ -331,6 +332,7 @@ def owner_tags() -> dict[str, str]:
     """Returns tags that name who started a run, its process, code and results."""
     return provenance.tags() | {
         "owner": processes.owner(),
+        "host": platform.node(),  # for people; `owner` has a hash
         "mlflow.user": store.user() or processes.user(),
         "mlflow.source.name": Path(sys.argv[0]).name,
         "mlflow.source.type": "LOCAL",

@@ -1,7 +1,6 @@
 """The processes of a run on several devices. This process is rank 0 and records the run; the others only train."""
 
 import os
-import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -76,7 +75,7 @@ class RestoreSigterm(Callback):
 
 def _run_rank(index: int, train: Callable[[Path], None], folder: Path) -> None:
     os.environ["LOCAL_RANK"] = str(index + 1)
-    if hasattr(signal, "SIGHUP"):
+    if hasattr(os, "setsid"):
         os.setsid()  # in a session of its own: Ctrl-C reaches rank 0 only, which ends the others
     processes.leave_with_parent(GRACE)
     with processes.exit_on_signals():
