@@ -73,11 +73,11 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     for name in chosen.tables or [name for name in TABLES if name not in PAGES]:
         table = TABLES[name](chosen.rounds)
-        table.to_csv(RESULTS / f"{name}.csv", index=False)
+        table.to_csv(RESULTS / f"{name}.csv", index=False, lineterminator="\n")
         text = f"{machine()}\n\n{markdown(table)}"
         print(text)
         page = PAGES.get(name, PAGE)
-        page.write_text(replaced(page.read_text(), name, text))
+        page.write_text(replaced(page.read_text(encoding="utf-8"), name, text), encoding="utf-8")
     if (RESULTS / "side_by_side.csv").exists():
         draw(pd.read_csv(RESULTS / "side_by_side.csv"), PAGE.parent / "performance.svg")
     if (RESULTS / "tracker.csv").exists():
@@ -89,7 +89,7 @@ def machine() -> str:
     names = ("torch", "pytorch-lightning", "mlflow", "scikit-learn", "jax", "numpy")
     packages = ", ".join(f"{name} {version(name)}" for name in names)
     info = Path("/proc/cpuinfo")
-    model = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
+    model = re.search(r"model name\s*: (.*)", info.read_text(encoding="utf-8")) if info.exists() else None
     processor = model[1] if model else platform.processor()
     cores = f"{psutil.cpu_count()} cores, {torch.get_num_threads()} threads"
     return f"{processor}, {cores}; {platform.system()}, Python {platform.python_version()}, {packages}."

@@ -17,4 +17,4 @@ class FirstStep(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
         ours = ("initlab", "benchmarks", "__main__", "__mp_main__")
         modules = [name for name in sys.modules if name.partition(".")[0] not in ours]
-        self.path.write_text(json.dumps({"time": time.time(), "modules": modules}))
+        self.path.write_text(json.dumps({"time": time.time(), "modules": modules}), encoding="utf-8")

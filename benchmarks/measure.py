@@ -50,7 +50,7 @@ def in_turn(peers: Sequence[Peer], rounds: int) -> dict[Peer, Measured]:
 def once(peer: Peer) -> dict:
     """Runs a peer. Returns {"seconds": of each epoch but the first, "accuracy": at the end, "memory": MB}."""
     words = [peer.module, "--epochs", str(1 + peer.epochs), "--replicas", str(peer.replicas), *peer.options]
-    done = subprocess.run([sys.executable, "-m", "benchmarks.peers", *words], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "benchmarks.peers", *words], capture_output=True, encoding="utf-8")
     if done.returncode:
         print(done.stderr, file=sys.stderr)
         done.check_returncode()

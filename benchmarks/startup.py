@@ -46,9 +46,9 @@ def _first_step(folder: Path, number: int) -> tuple[float, float]:
     words += ["trainer.max_epochs=1", "+trainer.limit_train_batches=128"]
     begun = time.time()
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "train.py", *words], check=True, capture_output=True, text=True
+        [sys.executable, "-X", "importtime", "train.py", *words], check=True, capture_output=True, encoding="utf-8"
     )
-    seen = json.loads(note.read_text())
+    seen = json.loads(note.read_text(encoding="utf-8"))
     lines = re.findall(r"^import time: +(\d+) \| +\d+ \| +(\S+)$", done.stderr, re.MULTILINE)
     others = [int(own) for own, name in lines if name in seen["modules"]]
     return seen["time"] - begun, sum(others) / 1e6

@@ -86,7 +86,7 @@ def record(uri: str, model: Path, folder: Path, number: int, within: str | None 
     """
     config: Any = OmegaConf.to_container(OmegaConf.load(model / artifacts.CONFIG))
     facts = read_facts(Path(config["data"]["folder"]))
-    found = provenance.validated(json.loads((model / artifacts.PROVENANCE).read_text()))
+    found = provenance.validated(json.loads((model / artifacts.PROVENANCE).read_text(encoding="utf-8")))
     with start_run(
         uri=uri,
         experiment="initlab",

@@ -5,6 +5,9 @@ import os
 # Two trainings at once, each with a thread a core, would wait for each other most of the time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Processes that this one starts, xdist's workers among them, warn where the encoding of a text is left to the system.
+os.environ.setdefault("PYTHONWARNDEFAULTENCODING", "1")
+
 import atexit
 import re
 import shutil
@@ -155,13 +158,16 @@ def command(words: Sequence[str], cwd: Path, *, check: bool = True) -> subproces
     """
     after_python = list(words[1:] if words[0] == sys.executable else words)
     if warm.is_warm(after_python, environment()):
-        with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
+        with (
+            tempfile.TemporaryFile("w+", encoding="utf-8") as stdout,
+            tempfile.TemporaryFile("w+", encoding="utf-8") as stderr,
+        ):
             output = [stdout.fileno(), stderr.fileno()]
             code = warm.run(warm_server(), after_python, cwd, environment(), output)
             printed = [file.seek(0) or file.read() for file in (stdout, stderr)]
         done = subprocess.CompletedProcess(words, code, *printed)
     else:
-        done = subprocess.run(words, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=600)
+        done = subprocess.run(words, cwd=cwd, env=environment(), capture_output=True, encoding="utf-8", timeout=600)
     if check and done.returncode:
         pytest.fail(f"{' '.join(words)} exited {done.returncode}\n{done.stdout}\n{done.stderr}")
     return done
@@ -172,7 +178,8 @@ def warm_server() -> Path:
     """The socket of a server that starts commands warm, one in each of pytest's processes."""
     folder = Path(tempfile.mkdtemp(prefix="initlab-"))
     words = [sys.executable, warm.__file__, str(folder / "socket")]
-    server = subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    warnings = {"PYTHONWARNDEFAULTENCODING": "1", "PYTHONWARNINGS": "ignore::EncodingWarning"}
+    server = subprocess.Popen(words, env=environment() | warnings, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert server.stdout is not None
     server.stdout.readline()
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -186,7 +193,7 @@ def warm_path() -> str:
     folder = warm_server().parent
     for name, words in (("python", ""), ("initlab", "initlab ")):
         text = f'#!/bin/sh\nexec {sys.executable} {warm.__file__} {folder}/socket {words}"$@"\n'
-        (folder / name).write_text(text)
+        (folder / name).write_text(text, encoding="utf-8")
         (folder / name).chmod(0o755)
     return f"{folder}{os.pathsep}{os.environ['PATH']}"
 
@@ -200,7 +207,7 @@ def started(*words: str, cwd: Path, **settings: str) -> Iterator[subprocess.Pope
         env=environment() | settings,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
     )
     try:
         yield process
@@ -221,8 +228,9 @@ def wait_for(text: str, process: subprocess.Popen[str]) -> str:
 
 
 def environment() -> dict[str, str]:
-    return {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "HYDRA_", "PYTEST_"))}
+    tools = ("MLFLOW_", "HYDRA_", "PYTEST_", "PYTHONWARN")
+    return {key: value for key, value in os.environ.items() if not key.startswith(tools)}
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, encoding="utf-8").stdout

@@ -60,11 +60,11 @@ def main() -> int:
     words = ["-m", "faults", "-n", "0", "--times", str(chosen.times), "-k", chosen.only]
     code = pytest.main(words, plugins=[table])
     begin, end = "<!-- the table -->\n", "<!-- its end -->"
-    before, rest = PAGE.read_text().split(begin)
+    before, rest = PAGE.read_text(encoding="utf-8").split(begin)
     old, after = rest.split(end)
     kept = {line.split(" | ")[0][2:]: line for line in old.splitlines() if line.startswith("| ") and line not in HEAD}
     rows = kept | table.rows() if chosen.only else table.rows()
-    PAGE.write_text(before + begin + "\n".join([*head(), *rows.values()]) + "\n" + end + after)
+    PAGE.write_text(before + begin + "\n".join([*head(), *rows.values()]) + "\n" + end + after, encoding="utf-8")
     return int(code)
 
 

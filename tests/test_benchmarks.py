@@ -37,10 +37,12 @@ def test_a_table_goes_between_its_marks() -> None:
     table = benchmarks.markdown(pd.DataFrame({"what": ["x"], "s": [1.234], "of the GEMM peak": [0.876]}))
     assert table == "| what | s | of the GEMM peak |\n| --- | --- | --- |\n| x | 1.23 | 88% |"
     assert benchmarks.replaced(page, "a", table) == f"before\n<!-- a -->\n{table}\n<!-- end of a -->\nafter\n"
-    pages = {name: benchmarks.PAGES.get(name, benchmarks.PAGE).read_text() for name in benchmarks.TABLES}
+    pages = {
+        name: benchmarks.PAGES.get(name, benchmarks.PAGE).read_text(encoding="utf-8") for name in benchmarks.TABLES
+    }
     assert all(f"<!-- {name} -->" in page for name, page in pages.items())
 
 
 def test_the_figure_is_drawn(tmp_path: Path) -> None:
     benchmarks.draw(pd.read_csv(ROOT / "benchmarks" / "results" / "side_by_side.csv"), tmp_path / "figure.svg")
-    assert "initlab, train.py (8)" in (tmp_path / "figure.svg").read_text()
+    assert "initlab, train.py (8)" in (tmp_path / "figure.svg").read_text(encoding="utf-8")

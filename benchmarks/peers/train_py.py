@@ -21,7 +21,9 @@ def train(epochs: int, replicas: int, clock: Clock, overrides: list[str] | None 
             *(overrides or []),
         ]
         subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
-        lines = [json.loads(line) for line in Path(folder, "run", "metrics.jsonl").read_text().splitlines()]
+        lines = [
+            json.loads(line) for line in Path(folder, "run", "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        ]
         ends = [line for line in lines if "val/accuracy" in line["values"]]
         for before, end in pairwise(ends):
             clock.add((end["time"] - before["time"]) / 1000, float(np.mean(end["values"]["val/accuracy"])))

@@ -181,7 +181,7 @@ def test_images_and_labels_must_agree(raw: Path, tmp_path: Path) -> None:
 def test_a_pin_is_read_or_refused(content: str | None, expected: str | None, tmp_path: Path) -> None:
     path = tmp_path / "data.dvc"
     if content is not None:
-        path.write_text(content)
+        path.write_text(content, encoding="utf-8")
     if expected is not None:
         assert pinned_hash(str(path)) == expected
     else:

@@ -37,7 +37,7 @@ def sections() -> dict[str, str]:
         cwd=ROOT,
         env=environment(),
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=60,
         check=True,
     )
@@ -148,7 +148,9 @@ class Terminal:
 
 def test_tab_in_a_real_shell() -> None:
     """As docs/quickstart.md has it: Tab, twice, lists what there is, or finishes a word, and nothing else is said."""
-    (line,) = re.findall(r"^eval .*install=bash.*$", (ROOT / "docs" / "quickstart.md").read_text(), re.MULTILINE)
+    (line,) = re.findall(
+        r"^eval .*install=bash.*$", (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
     terminal = Terminal()
     try:
         assert terminal.type(f"{line}\n", "READY> ").count("\n") == 1  # its own echo
@@ -178,7 +180,7 @@ def test_what_is_offered(typed: str, offered: set[str]) -> None:
             cwd=ROOT,
             env=environment() | {"COMP_LINE": line, "COMP_POINT": str(len(line))},
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             timeout=60,
             check=True,
         )

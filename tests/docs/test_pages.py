@@ -101,7 +101,7 @@ def test_links_within_the_pages_lead_somewhere() -> None:
             name, _, heading = link.partition("#")
             target = (ROOT / page).parent / name if name else ROOT / page
             assert target.exists(), f"{page}: {link}"
-            headings = re.findall(r"^#+ (.*)", target.read_text(), re.MULTILINE) if heading else []
+            headings = re.findall(r"^#+ (.*)", target.read_text(encoding="utf-8"), re.MULTILINE) if heading else []
             anchors = [re.sub(r"[^\w -]", "", words.lower()).replace(" ", "-") for words in headings]
             assert not heading or heading in anchors, f"{page}: {link}"
 
@@ -114,7 +114,7 @@ def test_ci_installs_as_the_readme_says() -> None:
 
 
 def test_every_variant_has_its_row() -> None:
-    rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "variants.md").read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "variants.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(rows) == sorted(path.stem for path in (ROOT / "conf" / "init").glob("*.yaml"))
 
 
@@ -122,7 +122,7 @@ def test_a_new_variant_as_the_page_adds_it(tmp_path: Path, normalized: Path, mon
     """The file as it stands makes a network; the class as it stands, pasted into init.py, draws."""
     (text,) = blocks("docs/variants.md", "yaml")
     (tmp_path / "init").mkdir()
-    (tmp_path / "init" / "half.yaml").write_text(text)
+    (tmp_path / "init" / "half.yaml").write_text(text, encoding="utf-8")
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose(
             "config", [f"data.folder={normalized}", "trainer=cpu", f"hydra.searchpath=[{tmp_path}]", "init=half"]

@@ -16,9 +16,9 @@ def idx(*sizes: int, body: bytes, kind: int = 8) -> bytes:
 
 
 def edit(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     assert old in text
-    path.write_text(text.replace(old, new))
+    path.write_text(text.replace(old, new), encoding="utf-8")
 
 
 def dvc(clone: Path, *arguments: str) -> str:

@@ -38,7 +38,7 @@ def postgres(folder: Path, *further: str, password: str | None = None) -> Iterat
     """
     port = free_port()
     log = folder / "postgres.log"
-    with tempfile.TemporaryDirectory() as name, log.open("w") as output:
+    with tempfile.TemporaryDirectory() as name, log.open("w", encoding="utf-8") as output:
         home, package = Path(name), postgres_package()
         options: dict[str, Any] = {"cwd": home, "stdout": output, "stderr": output}
         if os.getuid() == 0:
@@ -54,16 +54,16 @@ def postgres(folder: Path, *further: str, password: str | None = None) -> Iterat
         programs, data = package / "pginstall" / "bin", home / "data"
         layout = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
         if password is not None:
-            (home / "password").write_text(password)
+            (home / "password").write_text(password, encoding="utf-8")
             layout[1:2] = ["--auth=scram-sha-256", f"--pwfile={home / 'password'}"]
         if subprocess.run([programs / "initdb", f"--pgdata={data}", *layout], **options).returncode:
-            raise RuntimeError(log.read_text())
+            raise RuntimeError(log.read_text(encoding="utf-8"))
         settings = ["--listen_addresses=127.0.0.1", f"--port={port}", "--unix_socket_directories=", "--fsync=off"]
         settings += further
         server = subprocess.Popen([programs / "postgres", "-D", data, *settings], **options)
         try:
             state = data / "postmaster.pid"
-            _wait(server, log, lambda: state.exists() and state.read_text().split()[-1:] == ["ready"])
+            _wait(server, log, lambda: state.exists() and state.read_text(encoding="utf-8").split()[-1:] == ["ready"])
             yield f"postgresql+psycopg2://postgres@127.0.0.1:{port}/postgres"
         finally:
             server.send_signal(signal.SIGINT)  # to PostgreSQL: now, whoever is still connected
@@ -87,7 +87,7 @@ class Server:
 
     def start(self) -> None:
         """Starts it, and waits until it answers. Raises RuntimeError with its log if it does not."""
-        with self._log.open("a") as output:
+        with self._log.open("a", encoding="utf-8") as output:
             self._process = subprocess.Popen(
                 self._command,
                 cwd=self._cwd,
@@ -128,7 +128,9 @@ class Server:
         end = time.monotonic() + LIMIT
         while _runs(group):
             if time.monotonic() > end:
-                raise RuntimeError(f"{self._command[0]} does not end on {number.name}:\n{self._log.read_text()}")
+                raise RuntimeError(
+                    f"{self._command[0]} does not end on {number.name}:\n{self._log.read_text(encoding='utf-8')}"
+                )
             time.sleep(0.01)
         self._process = None
 
@@ -166,7 +168,7 @@ def _wait(server: subprocess.Popen[bytes], log: Path, ready: Callable[[], bool])
     end = time.monotonic() + LIMIT
     while not ready():
         if server.poll() is not None or time.monotonic() > end:
-            raise RuntimeError(log.read_text())
+            raise RuntimeError(log.read_text(encoding="utf-8"))
         time.sleep(0.01)
 
 

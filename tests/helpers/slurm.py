@@ -67,7 +67,7 @@ def slurm(folder: Path) -> Iterator[dict[str, str]]:
         memory=psutil.virtual_memory().total >> 20,
         plugins=PLUGINS,
     )
-    (folder / "slurm.conf").write_text(settings)
+    (folder / "slurm.conf").write_text(settings, encoding="utf-8")
     (folder / "state").mkdir()
     (folder / "spool").mkdir()
     environment = {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": SEARCHED}
@@ -75,14 +75,14 @@ def slurm(folder: Path) -> Iterator[dict[str, str]]:
     daemons = []
     try:
         for words in (["slurmctld", "-D"], ["slurmd", "-D", "-d", str(stepd)]):
-            with (folder / f"{words[0]}.out").open("w") as output:
+            with (folder / f"{words[0]}.out").open("w", encoding="utf-8") as output:
                 daemons.append(
                     subprocess.Popen(words, env=os.environ | environment, stdout=output, stderr=output, cwd=folder)
                 )
         end = time.monotonic() + 60
         while "idle" not in _said(["sinfo", "--noheader", "--format=%T"], environment):
             if time.monotonic() > end or any(daemon.poll() is not None for daemon in daemons):
-                raise RuntimeError("\n".join(path.read_text() for path in folder.glob("slurm*.*")))
+                raise RuntimeError("\n".join(path.read_text(encoding="utf-8") for path in folder.glob("slurm*.*")))
             time.sleep(0.2)
         yield environment
     finally:
@@ -92,4 +92,4 @@ def slurm(folder: Path) -> Iterator[dict[str, str]]:
 
 
 def _said(words: list[str], environment: dict[str, str]) -> str:
-    return subprocess.run(words, env=os.environ | environment, capture_output=True, text=True).stdout
+    return subprocess.run(words, env=os.environ | environment, capture_output=True, encoding="utf-8").stdout

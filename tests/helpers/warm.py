@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import traceback
+import warnings
 from pathlib import Path
 
 # These start processes of their own from the program that they are, or compute with threads.
@@ -44,6 +45,7 @@ def serve(path: Path) -> None:
     import initlab.sweep.session
     import initlab.training.fit  # noqa: F401
 
+    warnings.filterwarnings("error", category=EncodingWarning, module="initlab")  # text is UTF-8 on Windows too
     by_imports = {name: value for name, value in os.environ.items() if before.get(name) != value}
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as listener:

@@ -64,7 +64,7 @@ def test_what_is_a_function_of_the_data_agrees_to_the_printed_digits(table: pd.D
 
 def test_the_table_in_git_is_of_a_thousand_draws_and_doubts_no_printed_number() -> None:
     kept = pd.read_csv(ROOT / "report" / "lesson.csv")
-    assert "--draws 1000" in (ROOT / "dvc.yaml").read_text()
+    assert "--draws 1000" in (ROOT / "dvc.yaml").read_text(encoding="utf-8")
     assert not (kept.loc[kept["source"] != "C", "verdict"] == "outside").any()
     random = kept[kept["low"].notna() & (kept["source"] != "C")]
     assert random["percentile"].between(0.5, 99.5).all()

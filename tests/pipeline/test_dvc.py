@@ -21,7 +21,7 @@ from helpers.servers import LIMIT, free_port
 from mlflow import MlflowClient
 from omegaconf import OmegaConf
 
-(BACK,) = re.findall("`(git checkout .*?)`", (ROOT / "docs" / "dvc.md").read_text())
+(BACK,) = re.findall("`(git checkout .*?)`", (ROOT / "docs" / "dvc.md").read_text(encoding="utf-8"))
 pytestmark = pytest.mark.docs
 
 COMMANDS = {"dvc": "\n".join(blocks("docs/dvc.md", "sh")), "data": blocks("docs/data.md", "sh")[-1]}
@@ -60,7 +60,7 @@ def pair(clone: Path) -> Path:
 def test_an_experiment_trains_what_it_names(pair: Path) -> None:
     metrics = {path.stem for path in (pair / "report" / "metrics").iterdir()}
     assert metrics == {"init=kaiming,model=deep", "init=pytorch,model=deep"}
-    runs = json.loads((pair / "results" / "runs.json").read_text())
+    runs = json.loads((pair / "results" / "runs.json").read_text(encoding="utf-8"))
     assert {run["config"]["replicas"] for run in runs.values()} == {16}
     changed = json.loads(dvc(pair, "params", "diff", "--json"))
     assert changed == {
@@ -99,7 +99,7 @@ def test_comparisons_with_the_last_commit(pair: Path) -> None:
     assert re.search(r"conf/config.yaml +replicas +8 +16", run(pair, "dvc params diff"))
     for what, revisions in (("show", {"workspace"}), ("diff", {"HEAD", "workspace"})):
         address = run(pair, f"dvc plots {what}").strip()
-        page = Path(address.removeprefix("file://")).read_text()
+        page = Path(address.removeprefix("file://")).read_text(encoding="utf-8")
         assert page.count("vega-lite/v5.json") == 3
         assert set(re.findall(r'"rev": "(\w+)"', page)) == revisions
     assert git(pair, "status", "--porcelain", "dvc_plots") == ""
@@ -109,7 +109,9 @@ def test_there_and_back(pair: Path) -> None:
     """From an experiment to the last commit, and the other way."""
     commit(pair)
     made = contents(pair / "report"), contents(pair / "results")
-    (pair / "report" / "metrics" / "init=normal,model=deep.json").write_text("{}")  # as another experiment leaves it
+    (pair / "report" / "metrics" / "init=normal,model=deep.json").write_text(
+        "{}", encoding="utf-8"
+    )  # as another experiment leaves it
     (pair / "results" / "replicas.csv").unlink()
     shell(pair, BACK)
     assert (contents(pair / "report"), contents(pair / "results")) == made
@@ -167,7 +169,7 @@ def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     words = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with (tmp_path / "moto.log").open("w") as log:
+    with (tmp_path / "moto.log").open("w", encoding="utf-8") as log:
         process = subprocess.Popen(words, env=environment(), stdout=log, stderr=log)
     try:
         wait_until_it_listens(process, tmp_path / "moto.log")
@@ -180,9 +182,9 @@ def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def wait_until_it_listens(process: subprocess.Popen[bytes], log: Path) -> None:
     end = time.monotonic() + LIMIT
-    while "Running on" not in log.read_text():
+    while "Running on" not in log.read_text(encoding="utf-8"):
         if process.poll() is not None or time.monotonic() > end:
-            raise RuntimeError(log.read_text())
+            raise RuntimeError(log.read_text(encoding="utf-8"))
         time.sleep(0.05)
 
 
@@ -202,7 +204,7 @@ def test_fashion_mnist_as_the_page_adds_it(tmp_path: Path) -> None:
     clone = fresh_clone(tmp_path / "clone")
     made = make_files(tmp_path / "served", train=1200, test=300, seed=1)
     described, config = (clone / f"conf/data/{name}fashion_mnist.yaml" for name in ("source/", ""))
-    (pin,) = re.findall(r"`(pin: \S+)`", (ROOT / "docs" / "data.md").read_text())
+    (pin,) = re.findall(r"`(pin: \S+)`", (ROOT / "docs" / "data.md").read_text(encoding="utf-8"))
     edit(config, "pin: null", pin)
     edit(config, "validation: 10000", "validation: 200")
     with server(partial(Quiet, directory=str(tmp_path / "served"))) as mirror:

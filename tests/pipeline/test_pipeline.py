@@ -113,7 +113,7 @@ def test_two_repros_at_once_and_one_interrupted(short: Path) -> None:
     before = (short / "dvc.lock").read_bytes()
     words = [sys.executable, "-m", "dvc", "repro", "train"]
     with subprocess.Popen(
-        words, cwd=short, env=environment(), start_new_session=True, stdout=subprocess.PIPE, text=True
+        words, cwd=short, env=environment(), start_new_session=True, stdout=subprocess.PIPE, encoding="utf-8"
     ) as first:
         wait_for("#1", first)
         second = command(words, short, check=False)
@@ -130,15 +130,17 @@ def test_repro_runs_to_the_end_and_then_has_nothing_to_do(short: Path) -> None:
     edit(clone / "params.yaml", "glob(*)", "kaiming,normal,shifted_relu")
     output = dvc(clone, "repro")
     variants = ("kaiming", "normal", "shifted_relu")
-    metrics = {path.stem: json.loads(path.read_text()) for path in (clone / "report" / "metrics").iterdir()}
+    metrics = {
+        path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (clone / "report" / "metrics").iterdir()
+    }
     assert set(metrics) == {f"init={variant},model={model}" for variant in variants for model in ("shallow", "deep")}
     assert metrics["init=kaiming,model=shallow"]["test/accuracy"] > 0.9
-    page = (clone / "report" / "index.html").read_text()
+    page = (clone / "report" / "index.html").read_text(encoding="utf-8")
     assert "12 networks" in page
     assert page.count("<img ") == 12  # figures 1, 3 and 4 are in two parts, and one more sums all up
     (run_id,) = re.findall("copied to the artifacts of run ([0-9a-f]{32})", output)
     client = MlflowClient(f"sqlite:///{clone}/mlflow.db")
-    assert Path(client.download_artifacts(run_id, "index.html")).read_text() == page
+    assert Path(client.download_artifacts(run_id, "index.html")).read_text(encoding="utf-8") == page
     figures = {item.path for item in client.list_artifacts(run_id, "figures")}
     assert {"figures/lesson.png", "figures/overview.png", "figures/weights.png"} < figures
     assert len(figures) == 12
@@ -151,11 +153,11 @@ def test_a_changed_variant_changes_only_what_depends_on_it(clone: Path) -> None:
     assert set(json.loads(dvc(clone, "status", "--json"))) == {"train"}
     diff = json.loads(dvc(clone, "params", "diff", "--json"))["conf/init/shifted_relu.yaml"]
     assert diff["activation.shift"] == {"old": 0.5, "new": 0.25, "diff": -0.25}
-    before = {path.name: path.read_text() for path in (clone / "report" / "metrics").iterdir()}
+    before = {path.name: path.read_text(encoding="utf-8") for path in (clone / "report" / "metrics").iterdir()}
     output = dvc(clone, "repro")
     for stage in ("download", "normalize", "lesson"):
         assert f"Stage '{stage}' didn't change, skipping" in output
-    after = {path.name: path.read_text() for path in (clone / "report" / "metrics").iterdir()}
+    after = {path.name: path.read_text(encoding="utf-8") for path in (clone / "report" / "metrics").iterdir()}
     changed = {name for name in before if after[name] != before[name]}
     assert changed == {"init=shifted_relu,model=shallow.json", "init=shifted_relu,model=deep.json"}
 
@@ -167,5 +169,5 @@ def test_every_variant_is_in_the_params_that_dvc_shows() -> None:
 
 def test_kaiming_reaches_what_is_promised() -> None:
     """784-50-10, cross-entropy, SGD, batches of 64: above 96.5 % on the test images, by the results that git has."""
-    metrics = json.loads((ROOT / "report" / "metrics" / "init=kaiming,model=shallow.json").read_text())
+    metrics = json.loads((ROOT / "report" / "metrics" / "init=kaiming,model=shallow.json").read_text(encoding="utf-8"))
     assert metrics["test/accuracy"] - metrics["test/accuracy.ci95"] > 0.965

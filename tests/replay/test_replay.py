@@ -105,12 +105,12 @@ def test_other_code_or_data_is_refused_unless_allowed(
 ) -> None:
     client, _, (job, _) = recorded
     origin = artifact(client, job, "provenance.json")
-    text = origin.read_text()
+    text = origin.read_text(encoding="utf-8")
     try:
         found = json.loads(text)
         here = found[part][name]
         found[part][name] = "0" * 64
-        origin.write_text(json.dumps(found))
+        origin.write_text(json.dumps(found), encoding="utf-8")
         before = len(client.search_runs(["1"]))
         with pytest.raises(ReplayError, match=f"was made with other {part} .*") as refused:
             replay(job.info.run_id)
@@ -120,7 +120,7 @@ def test_other_code_or_data_is_refused_unless_allowed(
         assert replay(job.info.run_id, allow=[part]) == 0
         assert f"{part} differs: {name}: recorded 00000000" in capsys.readouterr().out
     finally:
-        origin.write_text(text)
+        origin.write_text(text, encoding="utf-8")
 
 
 def test_code_that_bears_on_no_number_is_not_compared(
@@ -147,13 +147,13 @@ def test_other_packages_are_told(
 ) -> None:
     client, _, (job, _) = recorded
     origin = artifact(client, job, "provenance.json")
-    text = origin.read_text()
+    text = origin.read_text(encoding="utf-8")
     try:
-        origin.write_text(json.dumps(json.loads(text) | {"packages": {"torch": "1.0"}}))
+        origin.write_text(json.dumps(json.loads(text) | {"packages": {"torch": "1.0"}}), encoding="utf-8")
         assert replay(job.info.run_id) == 0
         assert "packages differs: torch: recorded 1.0, here 2" in capsys.readouterr().out
     finally:
-        origin.write_text(text)
+        origin.write_text(text, encoding="utf-8")
 
 
 def test_only_a_finished_run_is_replayed(recorded: tuple[MlflowClient, Run, list[Run]], project: Path) -> None:
@@ -173,25 +173,25 @@ def test_only_a_finished_run_is_replayed(recorded: tuple[MlflowClient, Run, list
 def test_an_empty_origin_is_no_proof(recorded: tuple[MlflowClient, Run, list[Run]], origin: object) -> None:
     client, _, (job, _) = recorded
     path = artifact(client, job, "provenance.json")
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     try:
-        path.write_text(json.dumps(origin))
+        path.write_text(json.dumps(origin), encoding="utf-8")
         with pytest.raises(OSError, match=r"has no record to be replayed: provenance.json lacks one of code, data"):
             replay(job.info.run_id)
     finally:
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
 
 
 def test_a_changed_record_is_refused(recorded: tuple[MlflowClient, Run, list[Run]]) -> None:
     client, _, (job, _) = recorded
     config = artifact(client, job, "config.yaml")
-    text = config.read_text()
+    text = config.read_text(encoding="utf-8")
     try:
-        config.write_text(text.replace("seed: 0", "seed: 1"))
+        config.write_text(text.replace("seed: 0", "seed: 1"), encoding="utf-8")
         with pytest.raises(ReplayError, match=r"config.yaml is not the one that was recorded"):
             replay(job.info.run_id)
     finally:
-        config.write_text(text)
+        config.write_text(text, encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -251,16 +251,16 @@ def test_a_hostile_record_with_the_right_hash_calls_nothing(
     """Whoever can write to the store can write the hash too."""
     client, _, (job, _) = recorded
     config = artifact(client, job, "config.yaml")
-    text = config.read_text()
+    text = config.read_text(encoding="utf-8")
     try:
         evil = text.replace("initlab.nn.losses.CrossEntropy", "os.mkdir\n  path: made")
         assert evil != text
-        config.write_text(evil)
+        config.write_text(evil, encoding="utf-8")
         client.set_tag(job.info.run_id, "config.sha256", sha256(evil))
         with pytest.raises(ReplayError, match=r"loss._target_ is 'os.mkdir', which no replay may import or call"):
             replay(job.info.run_id)
     finally:
-        config.write_text(text)
+        config.write_text(text, encoding="utf-8")
         client.set_tag(job.info.run_id, "config.sha256", sha256(text))
     assert not (project / "made").exists()
 

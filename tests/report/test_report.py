@@ -81,7 +81,7 @@ class Page(HTMLParser):
 
 def write(found: results.Results, folder: Path, lesson: pd.DataFrame | None = None) -> Page:
     report.write(lay_out(found), folder, lesson)
-    return Page((folder / "index.html").read_text())
+    return Page((folder / "index.html").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def written(two_settings: results.Results, lesson: pd.DataFrame, tmp_path_factor
 
 
 def test_every_figure_is_on_the_page_and_beside_it(written: Path) -> None:
-    page = Page((written / "index.html").read_text())
+    page = Page((written / "index.html").read_text(encoding="utf-8"))
     assert {path.stem for path in (written / "figures").iterdir()} == set(ALL)
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in (written / "figures").iterdir())
     assert len(page.images) == len(ALL)
@@ -107,7 +107,7 @@ def test_every_figure_is_on_the_page_and_beside_it(written: Path) -> None:
 
 
 def test_the_page_needs_no_network(written: Path) -> None:
-    html = (written / "index.html").read_text()
+    html = (written / "index.html").read_text(encoding="utf-8")
     assert all(address.startswith("data:") for address in Page(html).addresses)
     assert not re.search(r"<script|@import|url\(", html)
     assert "&lt;b&gt;" in html  # what a table says is text

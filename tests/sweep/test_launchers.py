@@ -111,7 +111,7 @@ def test_submitit(serial: Sweep, project: Path) -> None:
         os.kill(number_of(Sweep(folder).jobs["init=normal"]), signal.SIGUSR2)
         output = process.communicate(timeout=120)[0]
         assert process.returncode == 1
-    assert "going on with epoch" in (folder / "2" / "train.log").read_text()
+    assert "going on with epoch" in (folder / "2" / "train.log").read_text(encoding="utf-8")
     assert_same(Sweep(folder), serial)
     ends = [line for line in output.splitlines() if " of 3  init=" in line]
     assert any("init=kaiming  test/accuracy 9" in line for line in ends)
@@ -136,7 +136,7 @@ def test_slurm(serial: Sweep, project: Path, tmp_path: Path) -> None:
         subprocess.run(["scontrol", "requeue", job], env=environment() | settings, check=True)
         output = process.communicate(timeout=200)[0]
         assert process.returncode == 1, output
-    assert "going on with epoch" in (folder / "2" / "train.log").read_text()
+    assert "going on with epoch" in (folder / "2" / "train.log").read_text(encoding="utf-8")
     assert_same(Sweep(folder), serial)
 
 
@@ -224,13 +224,13 @@ def cluster() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     try:
         for node in ([*head, f"--temp-dir={folder}"], [*words, f"--address={address}"]):
             log = folder / f"{len(nodes)}.log"
-            with log.open("w") as output:
+            with log.open("w", encoding="utf-8") as output:
                 # From another folder: on a cluster nobody knows where a worker begins.
                 nodes.append(subprocess.Popen(node, cwd=folder, env=environment(), stdout=output, stderr=output))
             end = time.monotonic() + 120
-            while "Ray runtime started" not in log.read_text():
+            while "Ray runtime started" not in log.read_text(encoding="utf-8"):
                 if nodes[-1].poll() is not None or time.monotonic() > end:
-                    pytest.fail(log.read_text())
+                    pytest.fail(log.read_text(encoding="utf-8"))
                 time.sleep(0.1)
         yield address, nodes[1]
     finally:
@@ -269,7 +269,7 @@ def test_ray_loses_a_node(serial: Sweep, project: Path) -> None:
         output = process.communicate(timeout=120)[0]
         assert process.returncode == 1
     assert "so the task will be retried" in output
-    logs = [path.read_text() for path in folder.glob("*/train.log")]
+    logs = [path.read_text(encoding="utf-8") for path in folder.glob("*/train.log")]
     assert sum("going on with epoch" in log for log in logs) == 1
     assert_same(Sweep(folder), serial)
 
@@ -283,7 +283,7 @@ def test_what_is_not_there_is_told_in_one_line(project: Path, tmp_path: Path) ->
             cwd=project,
             env=environment() | settings,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
         )
         assert done.returncode == 1
         assert not (project / "refused").exists()

@@ -110,7 +110,7 @@ def test_a_sweep_ended_half_way_goes_on(place: Place, trial: int) -> None:
         process.wait(60)
     done = {run.info.run_id: run.info.end_time for run in jobs(place, "FINISHED")}
     folder = Path(place.runs("tags.sweep != ''")[0].data.tags["sweep"])
-    finished = [path for path in folder.glob("*/run.json") if '"FINISHED"' in path.read_text()]
+    finished = [path for path in folder.glob("*/run.json") if '"FINISHED"' in path.read_text(encoding="utf-8")]
     assert 1 <= len(done) <= len(finished)  # a run that was ended between the two is finished on disk alone
     output = command([sys.executable, "train.py", *words, "resume=true"], place.folder).stdout
     assert "resuming the sweep in" in output
@@ -204,7 +204,7 @@ def test_a_checkpoint_is_whole_whenever_its_writer_is_killed(tmp_path: Path, tri
     )
     path = tmp_path / "last.ckpt"
     writer = subprocess.Popen(
-        [sys.executable, "-c", code, str(path)], env=environment(), stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, str(path)], env=environment(), stdout=subprocess.PIPE, encoding="utf-8"
     )
     assert writer.stdout is not None
     writer.stdout.readline()
@@ -259,11 +259,11 @@ def test_no_room_leaves_a_file_as_it_was(tmp_path: Path) -> None:
 def test_a_line_that_was_not_written_to_its_end_is_cut_off(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     atomic_files.append(path, "one\ntwo\n")
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write("thr")
     assert atomic_files.complete_lines(path) == ["one", "two"]
     atomic_files.append(path, "three\n")
-    assert path.read_text() == "one\ntwo\nthree\n"
+    assert path.read_text(encoding="utf-8") == "one\ntwo\nthree\n"
 
 
 CAN_MOUNT = (

@@ -218,10 +218,13 @@ def test_its_page_has_a_figure_of_all_trials(tmp_path: Path) -> None:
     found = made_up([0.5, 0.7, 0.8, 0.9, 3.5])
     names = report.write(lay_out(found), tmp_path)
     assert "figures/search.png" in names
-    page = (tmp_path / "index.html").read_text()
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "shift=0.8, beside shift=0.5, gains" in page
-    assert len(json.loads((tmp_path / "metrics" / f"{report.best_run(lay_out(found))}.json").read_text())) > 1
-    assert (tmp_path / "comparison.md").read_text().count("\n") == 2 + 5
+    assert (
+        len(json.loads((tmp_path / "metrics" / f"{report.best_run(lay_out(found))}.json").read_text(encoding="utf-8")))
+        > 1
+    )
+    assert (tmp_path / "comparison.md").read_text(encoding="utf-8").count("\n") == 2 + 5
 
 
 def test_two_numbers_are_a_search_too_and_other_sweeps_are_none() -> None:

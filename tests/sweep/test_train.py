@@ -287,7 +287,7 @@ def test_a_signal_ends_a_run_as_killed(number: signal.Signals, code: int, projec
 
 def handles_sigterm(process: subprocess.Popen[str]) -> bool:
     """Whether it has put our handlers in place: Python itself leaves SIGTERM alone."""
-    caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{process.pid}/status").read_text())
+    caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8"))
     return caught is not None and bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
@@ -301,7 +301,7 @@ def test_ctrl_c_before_the_training_leaves_no_run(seconds: float, project: Path,
     """While libraries are imported, which may swallow it: no stack trace, nothing recorded, and not a success."""
     before = len(runs(client))
     words = [sys.executable, "train.py", "seed=99", "trainer=cpu", "trainer.max_epochs=5000"]
-    process = subprocess.Popen(words, cwd=project, env=environment(), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(words, cwd=project, env=environment(), stderr=subprocess.PIPE, encoding="utf-8")
     while not handles_sigterm(process):
         assert process.poll() is None
         time.sleep(0.01)
@@ -358,7 +358,7 @@ def test_an_error_while_training_ends_a_run_as_failed(project: Path, client: Mlf
     (run,) = runs(client, "tags.seed = '11'")
     assert run.info.status == "FAILED"
     assert "checkpoints" in run.data.tags["end.reason"]
-    trace = Path(client.download_artifacts(run.info.run_id, "traceback.txt")).read_text()
+    trace = Path(client.download_artifacts(run.info.run_id, "traceback.txt")).read_text(encoding="utf-8")
     assert trace.startswith("Traceback")
     assert run.data.tags["end.reason"] in trace
 
@@ -443,7 +443,7 @@ def test_what_a_sweep_knows_of_its_jobs(
         with open_dict(config), read_write(config.hydra):
             config.hydra.sweep.dir = str(tmp_path)
         configs.write_shared_keys(config)
-        assert json.loads((tmp_path / "sweep.json").read_text()) == {"shared": shared}
+        assert json.loads((tmp_path / "sweep.json").read_text(encoding="utf-8")) == {"shared": shared}
 
 
 @pytest.mark.faults(
@@ -502,7 +502,7 @@ def test_bad_input_is_refused_in_one_line(
 ) -> None:
     """By the hook that Hydra calls first; nothing is left behind."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "README.md").write_text("")
+    (tmp_path / "README.md").write_text("", encoding="utf-8")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         words = [override] if isinstance(override, str) else override
@@ -543,7 +543,7 @@ def test_where_a_run_is_recorded_is_in_no_record(train: Train, client: MlflowCli
     parent = client.get_run(job.data.tags["mlflow.parentRunId"])
     for run in (job, parent):
         assert "tracking" not in f"{run.info.run_name} {run.data.tags} {run.data.params}"
-    table = Path(client.download_artifacts(parent.info.run_id, "comparison.csv")).read_text()
+    table = Path(client.download_artifacts(parent.info.run_id, "comparison.csv")).read_text(encoding="utf-8")
     assert "tracking" not in table
     assert "enable_model_summary" in table
 
@@ -707,5 +707,5 @@ def test_tab_completes_variants(project: Path) -> None:
     line = "python train.py init=s"
     env = environment() | {"COMP_LINE": line, "COMP_POINT": str(len(line))}
     words = [sys.executable, "train.py", "-sc", "query=bash"]
-    done = subprocess.run(words, cwd=project, env=env, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(words, cwd=project, env=env, capture_output=True, encoding="utf-8", timeout=60, check=True)
     assert done.stdout.split() == ["init=shifted_relu"]

@@ -23,7 +23,9 @@ WORDS = ("init=half_0.5", "experiment=smoke", "trainer=cpu", "model.hidden=[20]"
 def place(project: Path) -> tuple[MlflowClient, Run]:
     """A run whose model is registered."""
     conf = project / "conf" / "init"
-    (conf / "half_0.5.yaml").write_text((conf / "kaiming.yaml").read_text())  # MLflow has no dot in a model's name
+    (conf / "half_0.5.yaml").write_text(
+        (conf / "kaiming.yaml").read_text(encoding="utf-8"), encoding="utf-8"
+    )  # MLflow has no dot in a model's name
     command([sys.executable, "train.py", *WORDS, "tracking.register=true"], project)
     client = MlflowClient(f"sqlite:///{project}/mlflow.db")
     (run,) = client.search_runs(["1"])
@@ -58,7 +60,7 @@ def test_it_has_a_signature_an_example_and_no_pickle(place: tuple[MlflowClient, 
     model = Model.load(str(folder))
     assert json.loads(model.signature.to_dict()["inputs"])[0]["tensor-spec"] == {"dtype": "uint8", "shape": [-1, 784]}
     assert json.loads(model.signature.to_dict()["outputs"])[0]["tensor-spec"] == {"dtype": "int64", "shape": [-1, 2]}
-    example = np.array(json.loads((folder / "input_example.json").read_text()))
+    example = np.array(json.loads((folder / "input_example.json").read_text(encoding="utf-8")))
     assert example.shape == (2, 784)
     assert {path.suffix for path in (folder / "data").rglob("*.*")} == {".json", ".safetensors"}
     assert not list(folder.rglob("*.pkl"))
@@ -67,8 +69,8 @@ def test_it_has_a_signature_an_example_and_no_pickle(place: tuple[MlflowClient, 
 def test_it_is_told_twice_but_there_once(place: tuple[MlflowClient, Run], project: Path) -> None:
     client, run = place
     folder = Path(run.data.tags["folder"])
-    state = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text(json.dumps(state | {"synced": False}))
+    state = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    (folder / "run.json").write_text(json.dumps(state | {"synced": False}), encoding="utf-8")
     assert sync_run(None, folder) == run.info.run_id
     assert len(client.search_logged_models(["1"])) == 1
     assert [version.run_id for version in client.search_model_versions("name = 'initlab-half_0-5'")] == [

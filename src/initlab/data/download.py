@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from initlab import atomic_files
 from initlab.data import DataError
 from initlab.data.digests import has_digest
 
@@ -37,4 +38,4 @@ def download_files(
                 raise DataError("\n".join([f"no mirror serves {name} with MD5 {md5}", *failures]))
         for name in missing:
             Path(partial, name).chmod(0o644)  # temporary files are readable by their owner only
-            Path(partial, name).replace(folder / name)
+            atomic_files.replace(Path(partial, name), folder / name)

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from yaml import YAMLError
 
+from initlab import atomic_files
 from initlab.data import DataError
 from initlab.data.digests import file_digest
 from initlab.data.dvc_pin import dvc_hash
@@ -133,10 +134,10 @@ def write_normalized(
     facts |= {"classes": len(found), "splits": {}}
     if found != list(range(len(found))):
         facts["labels"] = found
-    folder.mkdir(parents=True, exist_ok=True)
     for name, (images, labels) in splits.items():
         path = folder / f"{name}.safetensors"
-        save_file({"images": table[images.int()], "labels": numbers[labels.int()]}, path)
+        # A run may have mapped the file that this replaces.
+        atomic_files.write(path, save({"images": table[images.int()], "labels": numbers[labels.int()]}))
         pixel_mean, pixel_std = pixel_moments(images)
         facts["splits"][name] = {
             "images": len(images),
@@ -144,7 +145,7 @@ def write_normalized(
             "std": pixel_std / scale / std,
             "sha256": file_digest(path, "sha256"),
         }
-    (folder / "facts.json").write_text(json.dumps(facts, indent=2) + "\n")
+    atomic_files.write(folder / "facts.json", (json.dumps(facts, indent=2) + "\n").encode())
     return facts
 
 

@@ -26,7 +26,7 @@ def read_facts(folder: Path) -> dict:
     Raises DataError if it is missing or damaged.
     """
     try:
-        facts = json.loads((folder / "facts.json").read_text())
+        facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
         if not _are_facts(facts):
             raise ValueError("not what the normalize stage writes")
     except OSError:

@@ -285,6 +285,6 @@ def write_table(raw: Path, normalized: Path, table: Path, *, draws: int) -> None
     with one_thread_each() as workers:
         frame = pd.DataFrame([asdict(row) for row in rows(raw, normalized, draws=draws, workers=workers)])
     table.parent.mkdir(parents=True, exist_ok=True)
-    frame.to_csv(table, index=False)
+    frame.to_csv(table, index=False, lineterminator="\n")
     counts = frame["verdict"].value_counts()
     print(", ".join(f"{counts[verdict]} {verdict}" for verdict in counts.index))

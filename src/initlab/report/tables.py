@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from math import isfinite
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from initlab.confidence_intervals import means_ci95
 
-DIGITS = "%.7g"  # float32 has no more
+FORMAT: Any = {"float_format": "%.7g", "lineterminator": "\n"}  # float32's digits; the same bytes on Windows
 DIVERGED = "diverged"  # column: number of replicas
 FORBIDDEN = re.compile(r'[\x00-\x1f<>:"/\\|?*%#]')  # in names of files, on Windows; the last two, in URLs
 LONGEST = 120  # bytes of a file's name, without suffix: a path as a whole may have 260 on Windows
@@ -37,12 +38,12 @@ def tables(replicas: pd.DataFrame) -> dict[str, str]:
     validation = over_survivors(replicas.dropna(subset="val/accuracy"))
     names = file_names(ranked)
     return {
-        "comparison.csv": final[[*swept, *_with_ci95(FINAL, final), DIVERGED]].to_csv(float_format=DIGITS),
+        "comparison.csv": final[[*swept, *_with_ci95(FINAL, final), DIVERGED]].to_csv(**FORMAT),
         "comparison.md": _markdown(final, last.groupby("run")["replica"].count()),
         "validation.csv": validation[
             ["run", *swept, "step", *_with_ci95(["val/accuracy", "val/loss"], validation), DIVERGED]
-        ].to_csv(index=False, float_format=DIGITS),
-        "layers.csv": _by_layer(over_replicas(replicas), swept).to_csv(index=False, float_format=DIGITS),
+        ].to_csv(index=False, **FORMAT),
+        "layers.csv": _by_layer(over_replicas(replicas), swept).to_csv(index=False, **FORMAT),
         **{
             f"metrics/{names[run]}.json": _json(row)
             for run, row in final[[*_with_ci95(FINAL, final), DIVERGED]].iterrows()

@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import initlab
+from initlab import atomic_files
 from initlab.nn import activations, losses, mlp
 from initlab.tracking import pyfunc
 from initlab.tracking.artifacts import registry_name
@@ -71,7 +72,7 @@ def save(
         data.mkdir()
         _copy_code(code)
         save_file(tensors, data / pyfunc.WEIGHTS)
-        (data / pyfunc.SETTINGS).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+        (data / pyfunc.SETTINGS).write_bytes((json.dumps(settings, indent=1) + "\n").encode())
         mlflow.pyfunc.save_model(
             str(partial),
             loader_module=pyfunc.__name__,
@@ -84,7 +85,7 @@ def save(
             input_example=(example.cpu()[..., None] - pixels).abs().argmin(-1).to(torch.uint8).numpy(),
             pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
         )
-    partial.rename(folder)
+    atomic_files.replace(partial, folder)
     return True
 
 

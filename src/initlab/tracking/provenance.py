@@ -129,7 +129,7 @@ def tags() -> dict[str, str]:
 def git(*arguments: str) -> str | None:
     """Returns what git prints, or None if git is not installed or this is not a repository."""
     try:
-        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(["git", *arguments], capture_output=True, encoding="utf-8", check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
 

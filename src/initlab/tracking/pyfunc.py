@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor
 
 from initlab.nn import mlp
@@ -43,7 +43,7 @@ class Networks:
 def _load_pyfunc(path: str) -> Networks:
     """Called by `mlflow.pyfunc.load_model`. path: the data folder that `model.save` wrote."""
     folder = Path(path)
-    tensors = load_file(folder / WEIGHTS)
+    tensors = load((folder / WEIGHTS).read_bytes())  # not mapped: on Windows a mapped file can't be deleted
     settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     layers = range(1, settings["layers"] + 1)
     return Networks(

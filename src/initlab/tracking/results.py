@@ -36,7 +36,7 @@ def save(results: Results, folder: Path) -> None:
     (folder / REPLICAS).unlink(missing_ok=True)
     atomic_files.write(folder / TENSORS, save_tensors(flat))
     atomic_files.write(folder / RUNS, (json.dumps(results.runs, indent=1) + "\n").encode())
-    atomic_files.write(folder / REPLICAS, results.replicas.to_csv(index=False).encode())
+    atomic_files.write(folder / REPLICAS, results.replicas.to_csv(index=False, lineterminator="\n").encode())
 
 
 def load(folder: Path) -> Results:
