@@ -1,7 +1,15 @@
 """Files that are written completely or not at all."""
 
 import os
+import sys
+import time
+from contextlib import suppress
 from pathlib import Path
+
+if sys.platform != "win32":
+    import fcntl
+
+PATIENCE = 1  # seconds
 
 
 def write(path: Path, content: bytes | memoryview) -> None:
@@ -16,12 +24,12 @@ def write(path: Path, content: bytes | memoryview) -> None:
         with partial.open("wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+            _sync(file.fileno())
+        replace(partial, path)
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise _named(error, path) from error
-    _sync(path.parent)  # so that the new name is on disk too
+    _sync_folder(path.parent)  # so that the new name is on disk too
 
 
 def append(path: Path, text: str) -> None:
@@ -34,18 +42,45 @@ def append(path: Path, text: str) -> None:
         with path.open("a", encoding="utf-8", newline="\n") as file:
             file.write(text)
             file.flush()
-            os.fsync(file.fileno())
+            _sync(file.fileno())
     except OSError as error:
         raise _named(error, path) from error
     if new:
-        _sync(path.parent)
+        _sync_folder(path.parent)
 
 
-def _sync(folder: Path) -> None:
-    """Syncs the entries of a folder to disk."""
+def replace(source: Path, target: Path) -> None:
+    """Renames a file or folder, and replaces a file that is there. Raises OSError if that is refused for a second.
+
+    On Windows it is refused while another program, such as a virus scanner, has one of the two open.
+    """
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            source.replace(target)
+            return
+        except PermissionError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.05)
+
+
+def _sync(descriptor: int) -> None:
+    """Syncs a file to disk. On macOS, fsync would leave it in the disk's own memory, which a power failure clears."""
+    if sys.platform == "darwin":
+        with suppress(OSError):  # some file systems only have fsync
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+            return
+    os.fsync(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Syncs the entries of a folder to disk. Windows can't; NTFS has a journal of its own."""
+    if sys.platform == "win32":
+        return
     opened = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(opened)
+        _sync(opened)
     finally:
         os.close(opened)
 

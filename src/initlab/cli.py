@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     lesson.add_argument("--draws", type=int, default=1000, help="how many draws each random number is compared with")
     lesson.set_defaults(run=_lesson, failed=1)
 
-    data = commands.add_parser("data", help="download or normalise the data", description="The pipeline's data stages.")
+    data = commands.add_parser("data", help="download or normalise the data", description="The data stages.")
     stages = data.add_subparsers(title="stages", metavar="STAGE", required=True)
     download = stages.add_parser("download", help="download the raw files, and verify them")
     download.add_argument("source", type=Path, help="YAML file with `mirrors` and `files`: conf/data/source/NAME.yaml")
@@ -88,6 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     normalize.add_argument("out", type=Path, help="where each data set gets a folder")
     normalize.add_argument("configs", nargs="+", type=Path, help="YAML files of data sets: conf/data/NAME.yaml")
     normalize.set_defaults(run=_normalize, failed=1)
+    restore = stages.add_parser("restore", help="restore the raw files that a .dvc file pins, if one is damaged")
+    restore.add_argument("pin", help="the .dvc file: data.dvc")
+    restore.set_defaults(run=_restore, failed=1)
     return parser
 
 
@@ -145,3 +148,9 @@ def _normalize(chosen: argparse.Namespace) -> int:
         facts = normalize.write_normalized(chosen.raw, Path(chosen.out, path.stem), **settings)
         print(normalize.describe(path.stem, facts))
     return 0
+
+
+def _restore(chosen: argparse.Namespace) -> int:
+    from initlab.data import dvc_pin
+
+    return 0 if dvc_pin.restore(chosen.pin) else 1

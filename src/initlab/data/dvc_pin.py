@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import stat
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -45,16 +48,26 @@ def check_pinned(folder: Path, by: str | None, prefixes: Mapping[str, str] = PRE
     expected = pinned_hash(by)
     if expected is None:
         return
-    # DVC trusts a cached copy that is read-only. It hashes a writable one, and discards it if it is damaged.
-    # An import is repeated. Added files are restored from the cache: adding them again would pin the damage.
-    again = "repro" if "deps" in OmegaConf.load(str(by)) else "checkout"
-    restore = f"chmod -R u+w .dvc/cache && dvc {again} -f {by}"
+    command = f"initlab data restore {by}"
     try:
         found = dvc_hash(folder, prefixes)
     except OSError as error:
-        raise DataError(f"{error.filename}: {error.strerror}; get it back with: {restore}") from error
+        raise DataError(f"{error.filename}: {error.strerror}; get it back with: {command}") from error
     if found != expected:
         raise DataError(
             f"{folder} holds data {found}; {by} pins {expected}: a file, or DVC's copy of it, is damaged, or of "
-            f"another version; get them back with: {restore}"
+            f"another version; get them back with: {command}"
         )
+
+
+def restore(by: str) -> bool:
+    """Restores the files that the .dvc file `by` pins, even if DVC's copy of one is damaged. Returns whether DVC could.
+
+    An import is repeated. Added files are restored from the cache: adding them again would pin the damage.
+    Raises DataError if `by` can't be read.
+    """
+    pinned_hash(by)
+    for path in Path(".dvc", "cache").rglob("*"):  # DVC trusts a copy that is read-only. It hashes a writable one,
+        path.chmod(path.stat().st_mode | stat.S_IWUSR)  # and discards it if it is damaged.
+    command = "repro" if "deps" in OmegaConf.load(by) else "checkout"
+    return subprocess.run([sys.executable, "-m", "dvc", command, "-f", by], check=False).returncode == 0

@@ -1,7 +1,7 @@
 """Hydra's callback: checks a run or a sweep before it starts, and gives a sweep's jobs a parent run.
 
 Nothing heavy is imported at the top. `--help`, `--cfg` and completion need none of it, and torch, Lightning and MLflow
-take seconds.
+take seconds. Each method exits if something raises, where Hydra would warn, and run jobs that were not checked.
 """
 
 import warnings
@@ -19,6 +19,7 @@ from initlab import processes
 from initlab.sweep import config as configs
 from initlab.sweep import launchers, preflight
 from initlab.sweep.errors import exit_on_error
+from initlab.tracking.artifacts import RUN
 
 if TYPE_CHECKING:
     from initlab.sweep.session import SweepSession
@@ -45,54 +46,55 @@ class SweepCallback(Callback):
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"session": None}  # launchers pickle the callback for each job
 
+    @exit_on_error()
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Checks a single run, and finds the folder of a run to resume. Exits if something is wrong."""
         at_exit.enter_context(processes.exit_on_signals())
-        with exit_on_error():
-            preflight.import_libraries()
-            HydraConfig.instance().set_config(config)
-            preflight.prepare_run(config)
+        preflight.import_libraries()
+        HydraConfig.instance().set_config(config)
+        preflight.prepare_run(config)
 
+    @exit_on_error()
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Checks a sweep, finds the folder of a sweep to resume, and opens its session. Exits if something is wrong."""
         at_exit.enter_context(processes.exit_on_signals())
         launcher = launchers.Launcher(config.hydra.runtime.choices["hydra/launcher"], config.hydra.launcher._target_)
-        with exit_on_error():
-            preflight.check_plugins(config, launcher)
-            preflight.import_libraries()
-            HydraConfig.instance().set_config(config)
-            resumed = preflight.prepare_sweep(config, launcher)
-            at_exit.enter_context(processes.exit_on_signals())  # again: Ray sets handlers of its own
-            from initlab.sweep.session import SweepSession
+        preflight.check_plugins(config, launcher)
+        preflight.import_libraries()
+        HydraConfig.instance().set_config(config)
+        resumed = preflight.prepare_sweep(config, launcher)
+        at_exit.enter_context(processes.exit_on_signals())  # again: Ray sets handlers of its own
+        from initlab.sweep.session import SweepSession
 
-            self.session = SweepSession(
-                configs.open_parent_run(config, resume=resumed),
-                launcher,
-                folder=Path(config.hydra.callbacks.sweep.folder) if resumed else self.folder,
-                with_report=self.report,
-                jobs=configs.count_jobs(config),
-                extra=Path(config.hydra.sweep.dir, SEARCH_RESULTS),
-                cwd=STARTED_IN,
-            )
-            at_exit.enter_context(self.session.running())
-            configs.write_shared_keys(config)
-            configs.start_search_at_config(config)
+        self.session = SweepSession(
+            configs.open_parent_run(config, resume=resumed),
+            launcher,
+            folder=Path(config.hydra.callbacks.sweep.folder) if resumed else self.folder,
+            with_report=self.report,
+            jobs=configs.count_jobs(config),
+            extra=Path(config.hydra.sweep.dir, SEARCH_RESULTS),
+            cwd=STARTED_IN,
+        )
+        at_exit.enter_context(self.session.running())
+        configs.write_shared_keys(config)
+        configs.start_search_at_config(config)
 
+    @exit_on_error()
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
         """Logs how far the sweep is. A job in its own process is quiet: its sweep reports how it ended."""
         job = HydraConfig.get()
         if self.session is not None:
-            from initlab.tracking import journal
-
-            resumed = journal.recorded_run_id(Path(config.hydra.runtime.output_dir)) is not None
+            resumed = Path(config.hydra.runtime.output_dir, RUN).is_file()
             self.session.start_job(job.job.num, resumed=resumed)
         elif job.mode == RunMode.MULTIRUN:
             launchers.prepare_job_process(job.launcher._target_)
 
+    @exit_on_error()
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         if self.session is not None:
             self.session.end_job()
 
+    @exit_on_error()
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         if self.session is not None:
             self.session.finished = True

@@ -34,8 +34,8 @@ def run_config(config: DictConfig) -> dict[str, Any]:
 def tracking_target(config: DictConfig) -> dict[str, Any]:
     """Returns where runs are recorded: {"uri", "experiment"}. Raises ValueError for an unknown key of `tracking`."""
     for name in config.tracking:
-        if name not in ("uri", "experiment", "register"):
-            raise ValueError(f"tracking.{name} is not known; expected uri, experiment or register")
+        if name not in ("uri", "experiment", "register", "ui_port"):
+            raise ValueError(f"tracking.{name} is not known; expected uri, experiment, register or ui_port")
     return {"uri": config.tracking.uri, "experiment": config.tracking.experiment}
 
 
@@ -49,6 +49,14 @@ def registered_model(config: DictConfig, job: Any) -> str | None:
     if register and set("/:") & set(experiment):
         raise ValueError(f"tracking.experiment: no model can be registered under {experiment!r}, which contains / or :")
     return f"{experiment}-{registry_name(chosen_groups(job).get('init', 'networks'))}" if register else None
+
+
+def ui_port(config: DictConfig) -> int | None:
+    """Returns the port of this machine at which `mlflow ui` is to answer, if it is set. Raises ValueError."""
+    port = config.tracking.get("ui_port")
+    if port is not None and (type(port) is not int or not 1 <= port <= 65535):
+        raise ValueError(f"tracking.ui_port is {port!r}; expected null or a number, 1 to 65535")
+    return port
 
 
 def is_resume(config: DictConfig) -> bool:
@@ -162,6 +170,7 @@ def open_parent_run(config: DictConfig, *, resume: bool) -> "ParentRun":
         name=" ".join(overrides) or "sweep",
         overrides=overrides,
         resume=resume,
+        ui_port=ui_port(config),
     )
 
 

@@ -28,7 +28,10 @@ def concise_errors() -> Iterator[None]:
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Exits if the body raises. In a callback, Hydra would only warn and continue."""
+    """Exits with code 1 if the body raises: with one line for an expected error, with a stack trace for any other.
+
+    In a callback, Hydra would only warn and continue.
+    """
     try:
         with concise_errors():
             yield

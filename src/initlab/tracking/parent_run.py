@@ -52,12 +52,14 @@ class ParentRun:
         overrides: Sequence[str] = (),
         resume: bool = False,
         tags: Mapping[str, str] | None = None,
+        ui_port: int | None = None,
     ) -> None:
         """Creates the run or, with `resume`, reopens the unfinished run of this folder.
 
-        Raises store.TrackingError.
+        ui_port: of `mlflow ui`, for the addresses that are printed.  Raises store.TrackingError.
         """
         self.client, self.experiment_id = store.connect(uri, experiment)
+        self.ui_port = ui_port
         self.jobs: list[Run] = []  # whose results were collected
         resume_runs.mark_orphaned_runs_killed(self.client, self.experiment_id)
         if resume:
@@ -149,15 +151,21 @@ class ParentRun:
         """Returns how to view the sweep in a browser: a command, if needed, and the addresses of it and of its jobs.
 
         cwd: where the command will be typed; by default, the working directory.
+        Without `ui_port`, the addresses are those of MLflow's own port, or of the next one that is free.
         """
         uri = self.client.tracking_uri
-        served = uri.startswith("http")
-        here = uri == f"sqlite:///{cwd or Path.cwd()}/mlflow.db"
-        command = f"mlflow ui{'' if here else f' --backend-store-uri {store.redact(uri)}'}, then"
-        server = store.redact(uri).rstrip("/") if served else "http://127.0.0.1:5000"
+        if uri.startswith("http"):
+            how, server = "open", store.redact(uri).rstrip("/")
+        else:
+            port, answers = ui.local_port(self.run_id, self.ui_port)
+            options = (
+                "" if uri == f"sqlite:///{cwd or Path.cwd()}/mlflow.db" else f' --backend-store-uri "{store.redact(uri)}"'
+            )
+            options += "" if port == ui.PORTS[0] else f" --port {port}"
+            how, server = "open" if answers else f"mlflow ui{options}, then", f"http://127.0.0.1:{port}"
         return "\n".join(
             [
-                f"to look at it: {'open' if served else command}",
+                f"to look at it: {how}",
                 f"  {server}/{ui.address(self.experiment_id, self.run_id)}",
                 f"  {server}/{ui.address_of_jobs(self.experiment_id, self.run_id)} (its jobs, side by side)",
             ]

@@ -1,9 +1,13 @@
 """What MLflow's UI shows first: the description of the experiment, a view of its runs, and addresses."""
 
 import json
+import socket
 import zlib
 from base64 import b64encode
 
+import requests
+
+PORTS = range(5000, 5010)  # of `mlflow ui` on this machine: its own, and those that are tried if that is taken
 VIEW = "mlflow.sharedViewState."
 LAYERS = 9  # as many as model=deep has, output layer included
 RESULTS = "val/accuracy", "val/loss", "train/loss"
@@ -46,6 +50,32 @@ def address_of_jobs(experiment_id: str, parent_id: str) -> str:
     """Returns the same part of the address of a view of a sweep's jobs, as charts."""
     view = f"viewStateShareKey={parent_id}&compareRunsMode=CHART"
     return f"#/experiments/{experiment_id}/runs?{view}&workflowType=machine_learning"
+
+
+def local_port(run_id: str, port: int | None = None) -> tuple[int, bool]:
+    """Returns the port for `mlflow ui` on this machine, and whether a UI that shows the run answers there already.
+
+    That is `port` or, if it is None, the first of `PORTS` that no other program has. On macOS, AirPlay has port 5000.
+    """
+    for candidate in PORTS if port is None else [port]:
+        try:
+            socket.create_connection(("127.0.0.1", candidate), timeout=1).close()
+        except OSError:
+            return candidate, False
+        if _shows(candidate, run_id):
+            return candidate, True
+    return port or PORTS[0], False
+
+
+def _shows(port: int, run_id: str) -> bool:
+    """Returns whether an MLflow server at this port of this machine has the run."""
+    with requests.Session() as session:
+        session.trust_env = False  # no proxy
+        address = f"http://127.0.0.1:{port}/api/2.0/mlflow/runs/get"
+        try:
+            return session.get(address, params={"run_id": run_id}, timeout=2).ok
+        except requests.RequestException:
+            return False
 
 
 def _state(query: str) -> str:
