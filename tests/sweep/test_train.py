@@ -484,8 +484,6 @@ def test_what_a_sweep_knows_of_its_jobs(
             "tracking.uri=postgres://user:secret@127.0.0.1/x",
             "tracking.uri begins with 'postgres'; expected sqlite:///FILE",
         ),
-        ("tracking.ui_port=70000", "tracking.ui_port is 70000; expected null or a number, 1 to 65535"),
-        ("tracking.ui_port=yes", "tracking.ui_port is True; expected null or a number, 1 to 65535"),
         ("tracking.uri=nonsense", "tracking.uri begins with 'nonsense'"),
         ("tracking.uri='sqlite:///what?/mlflow.db'", "tracking.uri is 'sqlite:///what?/mlflow.db'; expected sqlite"),
         ("allow=code", "allow is 'code'; expected a list of code, packages, data, such as [code]"),

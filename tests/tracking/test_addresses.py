@@ -7,7 +7,9 @@ from urllib.parse import urlsplit
 import pytest
 from helpers.mirror import server
 from helpers.servers import free_port
+from omegaconf import OmegaConf
 
+from initlab.sweep import config as configs
 from initlab.tracking import ui
 from initlab.tracking.parent_run import ParentRun
 
@@ -63,6 +65,12 @@ def test_a_port_that_is_set_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     with server(AIRPLAY) as taken:
         assert ui.local_port("ours", port_of(taken)) == (port_of(taken), False)
     assert ui.local_port("ours", 9) == (9, False)
+
+
+@pytest.mark.parametrize("value", [0, 70000, "yes", True])
+def test_what_is_no_port_is_refused(value: object) -> None:
+    with pytest.raises(ValueError, match=f"tracking.ui_port is {value!r}; expected null or a number, 1 to 65535"):
+        configs.ui_port(OmegaConf.create({"tracking": {"ui_port": value}}))
 
 
 def test_the_command_and_the_addresses_have_the_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

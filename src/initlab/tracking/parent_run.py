@@ -158,9 +158,8 @@ class ParentRun:
             how, server = "open", store.redact(uri).rstrip("/")
         else:
             port, answers = ui.local_port(self.run_id, self.ui_port)
-            options = (
-                "" if uri == f"sqlite:///{cwd or Path.cwd()}/mlflow.db" else f' --backend-store-uri "{store.redact(uri)}"'
-            )
+            here = uri == f"sqlite:///{cwd or Path.cwd()}/mlflow.db"
+            options = "" if here else f' --backend-store-uri "{store.redact(uri)}"'
             options += "" if port == ui.PORTS[0] else f" --port {port}"
             how, server = "open" if answers else f"mlflow ui{options}, then", f"http://127.0.0.1:{port}"
         return "\n".join(
