@@ -11,6 +11,7 @@ from textwrap import indent
 
 import pytest
 import torch
+import yaml
 from conftest import ROOT, command, warm_path
 from helpers.pages import PAGES, blocks, shell_blocks
 from helpers.projects import small_clone
@@ -113,6 +114,30 @@ def test_ci_installs_as_the_readme_says() -> None:
         assert command_line in lines
 
 
+def test_commands_are_quoted_for_every_shell() -> None:
+    """cmd, in which DVC runs stages on Windows, has no single quotes; PowerShell makes lists of words with commas."""
+    for line in (ROOT / "dvc.yaml").read_text(encoding="utf-8").splitlines():
+        assert "'" not in line.partition("cmd:")[2]
+    for page in ("README.md", "docs/quickstart.md", "docs/troubleshooting.md"):
+        for line in "\n".join(block.text for block in shell_blocks(page)).splitlines():
+            assert not line.endswith("\\"), line
+            assert "&&" not in line, line
+            if line.startswith("python train.py"):
+                assert "," not in re.sub('"[^"]*"', "", line), line
+
+
+def test_ci_runs_everything_on_linux_and_a_sweep_elsewhere() -> None:
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))["jobs"]
+    lines = {name: [step["run"] for step in job["steps"] if "run" in step] for name, job in jobs.items()}
+    assert "bash .ci/run" in lines["linux"]
+    assert jobs["smoke"]["strategy"]["matrix"]["os"] == ["macos-latest", "windows-latest"]
+    assert "pip install -c constraints.txt -e ." in lines["smoke"]
+    assert "dvc repro normalize" in lines["smoke"]
+    (words,) = [line.split()[3:] for line in lines["smoke"] if line.startswith("python train.py -m ")]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        assert compose("config", [word.strip('"').split(",")[0] for word in words]).trainer.max_epochs == 1
+
+
 def test_every_variant_has_its_row() -> None:
     rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "variants.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(rows) == sorted(path.stem for path in (ROOT / "conf" / "init").glob("*.yaml"))
@@ -145,7 +170,7 @@ def test_the_readmes_commands_compose() -> None:
     )
     assert len(lines) >= 3
     for line in lines:
-        overrides = [word.strip("'").replace("glob(*)", "kaiming").split(",")[0] for word in line.split()]
+        overrides = [word.strip("\"'").replace("glob(*)", "kaiming").split(",")[0] for word in line.split()]
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             assert OmegaConf.is_dict(compose("config", overrides))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from conftest import ROOT, command, environment, fresh_clone
+from conftest import command, environment, fresh_clone
 from helpers.mirror import Quiet, server
 from helpers.pages import blocks
 from helpers.projects import commit, damage, dvc, edit, git, make_files, set_source, small_clone
@@ -21,7 +21,7 @@ from helpers.servers import LIMIT, free_port
 from mlflow import MlflowClient
 from omegaconf import OmegaConf
 
-(BACK,) = re.findall("`(git checkout .*?)`", (ROOT / "docs" / "dvc.md").read_text(encoding="utf-8"))
+(BACK,) = [block for block in blocks("docs/dvc.md", "sh") if block.startswith("git checkout")]
 pytestmark = pytest.mark.docs
 
 COMMANDS = {"dvc": "\n".join(blocks("docs/dvc.md", "sh")), "data": blocks("docs/data.md", "sh")[-1]}
