@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from conftest import command, environment, fresh_clone
+from conftest import ROOT, command, environment, fresh_clone
 from helpers.mirror import Quiet, server
 from helpers.pages import blocks
 from helpers.projects import commit, damage, dvc, edit, git, make_files, set_source, small_clone

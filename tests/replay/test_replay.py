@@ -129,17 +129,17 @@ def test_code_that_bears_on_no_number_is_not_compared(
     """An older record has it."""
     client, _, (job, _) = recorded
     origin = artifact(client, job, "provenance.json")
-    text = origin.read_text()
+    text = origin.read_text(encoding="utf-8")
     try:
         found = json.loads(text)
         assert not [name for name in found["code"] if name.startswith(("tracking/", "report/", "sweep/"))]
         found["code"]["tracking/ui.py"] = "0" * 64
         found["packages"]["matplotlib"] = "1.0"
-        origin.write_text(json.dumps(found))
+        origin.write_text(json.dumps(found), encoding="utf-8")
         assert replay(job.info.run_id) == 0
         assert "as recorded: code, data, packages, machine" in capsys.readouterr().out
     finally:
-        origin.write_text(text)
+        origin.write_text(text, encoding="utf-8")
 
 
 def test_other_packages_are_told(

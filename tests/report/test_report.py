@@ -287,9 +287,9 @@ def overflowing(found: results.Results, init: str, first: int) -> results.Result
 )
 def test_nothing_is_left_out_of_odd_but_honest_sweeps(found: results.Results, tmp_path: Path) -> None:
     layout = lay_out(found)
-    (tmp_path / report.ERRORS).write_text("of an earlier report")
+    (tmp_path / report.ERRORS).write_text("of an earlier report", encoding="utf-8")
     names = report.write(layout, tmp_path)
-    read = Page((tmp_path / "index.html").read_text())
+    read = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
     assert "Left out:" not in read.text
     assert not (tmp_path / report.ERRORS).exists()
     assert len(read.images) == len([name for name in names if name.startswith("figures/")]) >= 4
@@ -319,13 +319,13 @@ def test_what_can_not_be_drawn_is_left_out(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(tables, "tables", fail)
     monkeypatch.setitem(page.TEXTS, "inside", fail)
     (tmp_path / "figures").mkdir()
-    (tmp_path / "figures" / "loss_curves.png").write_text("of an earlier report")
+    (tmp_path / "figures" / "loss_curves.png").write_text("of an earlier report", encoding="utf-8")
     names = report.write(lay_out(run({"init": "kaiming"})), tmp_path)
-    read = Page((tmp_path / "index.html").read_text())
+    read = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
     assert len(read.images) == len(ALL) - 4  # the lesson, a second setting, and both figures of curves
     for part in ("the tables", "the figure accuracy_curves", "the figure loss_curves", "the text on inside"):
         assert f"Left out: {part}: KeyError: 'broken'" in read.text
-    assert (tmp_path / report.ERRORS).read_text().count("Traceback") == 4
+    assert (tmp_path / report.ERRORS).read_text(encoding="utf-8").count("Traceback") == 4
     assert {report.ERRORS, "index.html", "overview.svg", "figures/final_accuracy.png"} <= {*names}
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")} == {*names}
 

@@ -113,7 +113,7 @@ def test_plots_of_dvc_leave_out_what_has_diverged() -> None:
     files = tables.tables(replicas({5: [1.0, 3.0], 10: [NAN, INF]}))
     plots = {
         title: plot
-        for entry in yaml.safe_load((ROOT / "dvc.yaml").read_text())["plots"]
+        for entry in yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["plots"]
         for title, plot in entry.items()
     }
     assert len(plots) == 3

@@ -179,9 +179,9 @@ def test_a_run_goes_on_with_other_code_if_allowed(project: Path, train: Train) -
         wait_for("epoch 1/", process)
         process.kill()
     path = project / "outputs" / "other" / "provenance.json"
-    found = json.loads(path.read_text())
+    found = json.loads(path.read_text(encoding="utf-8"))
     found["code"]["nn/mlp.py"] = "0" * 64
-    path.write_text(json.dumps(found))
+    path.write_text(json.dumps(found), encoding="utf-8")
     done = train(*words, "resume=true", check=False)
     assert done.returncode == 1
     assert re.search(

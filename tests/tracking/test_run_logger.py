@@ -98,7 +98,9 @@ def test_a_configuration_comes_back_to_the_byte(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("os.linesep", "\r\n")
     config = {"seed": 0, "data": {"folder": "C:\\Users\\Jürgen\\Übung 1", "note": "one\ntwo\r\nthree"}}
     with run(tmp_path, "a", config=config) as logger:
-        logger.log_json("provenance.json", {part: {"a": "b"} for part in provenance.PARTS})
+        logger.log_json(
+            "provenance.json", provenance.current({"splits": {"train": {"sha256": "0"}}}, torch.device("cpu"))
+        )
         logger.log_metrics({0: {"val/loss": np.array([1.0, 2.0])}})
         logger.log_results({}, {"any": torch.zeros(1)})
     found = read_run(f"sqlite:///{tmp_path}/mlflow.db", logger.run_id)
@@ -124,14 +126,16 @@ def interrupt_recorded(place: Path, **other: dict[str, str]) -> str:
     names = [path.relative_to(provenance.PACKAGE).as_posix() for path in provenance.PACKAGE.rglob("*.py")]
     origin = {"code": provenance.code(names), "packages": provenance.packages(), "data": {"train": "0"}}
     first = interrupt(place, "a")
-    (place / "a" / "provenance.json").write_text(json.dumps(origin | {"machine": {"device": "cpu"}} | other))
+    (place / "a" / "provenance.json").write_text(
+        json.dumps(origin | {"machine": {"device": "cpu"}} | other), encoding="utf-8"
+    )
     return first
 
 
 @pytest.mark.parametrize("name", ["tracking/ui.py", "report/page.py", "sweep/session.py", "processes.py"])
 def test_code_that_bears_on_no_number_may_change(name: str, package: Path, tmp_path: Path) -> None:
     first = interrupt_recorded(tmp_path)
-    with (package / name).open("a") as file:
+    with (package / name).open("a", encoding="utf-8") as file:
         file.write("# a comment\n")
     with run(tmp_path, "a", resume=True) as again:
         assert again.run_id == first
@@ -140,7 +144,7 @@ def test_code_that_bears_on_no_number_may_change(name: str, package: Path, tmp_p
 @pytest.mark.parametrize("name", ["nn/mlp.py", "workers.py"])
 def test_code_that_bears_on_numbers_may_change_if_allowed(name: str, package: Path, tmp_path: Path) -> None:
     first = interrupt_recorded(tmp_path)
-    with (package / name).open("a") as file:
+    with (package / name).open("a", encoding="utf-8") as file:
         file.write("# a comment\n")
     refusal = rf'began with other code \(code: {name}: recorded \w+, here \w+\); .* "allow=\[code\]"'
     for allow in ([], ["packages", "data"]):
@@ -198,8 +202,10 @@ def grow_older(place: Path, name: str) -> None:
     with sqlite3.connect(place / "mlflow.db") as database:
         database.execute(f"UPDATE runs SET start_time = start_time - {HOUR} WHERE name = '{name}'")
     path = place / name / "run.json"
-    state = json.loads(path.read_text())
-    path.write_text(json.dumps(state | {key: state[key] - HOUR for key in ("started", "ended") if state[key]}))
+    state = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(
+        json.dumps(state | {key: state[key] - HOUR for key in ("started", "ended") if state[key]}), encoding="utf-8"
+    )
 
 
 def test_the_time_that_a_run_was_idle_is_not_counted(tmp_path: Path) -> None:

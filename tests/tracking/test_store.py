@@ -60,7 +60,7 @@ def test_a_project_of_any_name(name: str, tmp_path: Path, monkeypatch: pytest.Mo
         second.log_text("replicas.csv", "here")
     assert second.run_id == first.run_id
     assert second.journal.state["store"] == uri
-    assert Path(second.client.download_artifacts(second.run_id, "replicas.csv")).read_text() == "here"
+    assert Path(second.client.download_artifacts(second.run_id, "replicas.csv")).read_text(encoding="utf-8") == "here"
     made = {path.name for path in place.iterdir() if not path.name.startswith("mlflow.db-")}
     assert made == {"mlflow.db", "mlflow.db.lock", "mlruns", "sweep"}
 

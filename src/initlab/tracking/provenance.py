@@ -139,7 +139,7 @@ def _cpu() -> str:
     info = Path("/proc/cpuinfo")
     if platform.system() == "Darwin":
         asked = ["sysctl", "-n", "machdep.cpu.brand_string"]
-        return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip() or platform.processor()
+        return subprocess.run(asked, capture_output=True, encoding="utf-8", check=False).stdout.strip()
     text = info.read_text(encoding="utf-8") if info.exists() else ""
     found = re.findall(r"^model name\s*: (.+)$", text, re.MULTILINE)[:1]
     found = found or re.findall(r"^CPU (?:implementer|part)\s*: (.+)$", text, re.MULTILINE)[:2]  # on ARM
