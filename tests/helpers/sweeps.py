@@ -80,7 +80,7 @@ def expected(hidden: int, inputs: int, phi: Activation) -> dict[str, float]:
     found = theory.moments(layers, [float(inputs)], phi)
     names = ("preact_mean", "preact_std", "act_mean", "act_std", "inactive_fraction", "backward_ratio")
     values = {f"layer{n}/{name}": float(getattr(m, name)) for n, m in enumerate(found, start=1) for name in names}
-    return values | {"chance": 0.1, "outputs": 10}
+    return values | {"chance": 0.1, "outputs": 10, "probe": 200}
 
 
 def tensors(hidden: int, inputs: int) -> dict[str, Tensor]:

@@ -234,6 +234,7 @@ def test_verdicts_of_the_lesson_are_counted(lesson: pd.DataFrame) -> None:
 def test_any_sweep_has_a_report(found: results.Results, tmp_path: Path) -> None:
     page = write(found, tmp_path)
     assert "What to conclude" in page.text
+    assert "a fixed probe of 200 validation images" in page.text  # as many as there were, of the 256 asked for
     assert len(page.images) >= 4
 
 

@@ -38,7 +38,6 @@ SMALL = "trainer=cpu", "replicas=1", "model.hidden=[5]", "stats.every=200"
         ("+trainer.limit_train_batches=0", "limit_train_batches is 0; expected a whole number of at least 1"),
         ("+trainer.limit_train_batches=1.5", "limit_train_batches is 1.5; expected a number of steps, or a share"),
         ("+trainer.limit_train_batches=all", "limit_train_batches is 'all'; expected a number of steps, or a share"),
-        ("stats.probe=20000", "stats.probe is 20000; there are 10,000 validation images"),
     ],
 )
 def test_what_has_no_effect_or_breaks_is_refused(word: str, message: str, normalized: Path, tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from initlab.data.digests import has_digest
 SPLITS = ("train", "validation", "test")
 FACTS = {"raw": str, "scale": float, "mean": float, "std": float, "inputs": int, "classes": int, "splits": dict}
 SPLIT_FACTS = {"images": int, "mean": float, "std": float, "sha256": str}
-OTHERS = "(data sets other than MNIST: docs/data.md)"
 
 
 def read_facts(folder: Path) -> dict:
@@ -31,11 +30,10 @@ def read_facts(folder: Path) -> dict:
             raise ValueError("not what the normalize stage writes")
     except OSError:
         raise DataError(
-            f"{folder.absolute()} holds no normalised data; in the project's root, make it with: dvc repro normalize "
-            f"{OTHERS}"
+            f"{folder.absolute()} holds no normalised data; in the project's root, make it with: dvc repro normalize"
         ) from None
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{folder}/facts.json: {error}; make it again with: dvc repro -f normalize {OTHERS}") from None
+        raise DataError(f"{folder}/facts.json: {error}; make it again with: dvc repro -f normalize") from None
     return facts
 
 
@@ -45,8 +43,7 @@ def verify(folder: Path) -> None:
     for name, fact in read_facts(folder)["splits"].items():
         if not has_digest(folder / f"{name}.safetensors", fact["sha256"], "sha256"):
             raise DataError(
-                f"{folder}/{name}.safetensors is missing or damaged; make it again with: dvc repro -f normalize "
-                f"{OTHERS}"
+                f"{folder}/{name}.safetensors is missing or damaged; make it again with: dvc repro -f normalize"
             )
 
 

@@ -185,6 +185,11 @@ class Layout:
         found = float(self._start(variant, setting)[0]["layer1/grad_std"])
         return found if np.isfinite(found) else np.inf
 
+    def probe(self, variant: str, setting: str) -> int:
+        """Returns the number of images that statistics were taken on; in older records, what was asked for."""
+        asked = self.config(variant, setting)["stats"]["probe"]
+        return int(self.results.runs[self.run[variant, setting]]["theory"].get("probe", asked))
+
     def chance(self, variant: str, setting: str) -> float:
         """Returns the accuracy of guessing: one over the number of classes."""
         return float(self.results.runs[self.run[variant, setting]]["theory"].get("chance", CHANCE))

@@ -74,7 +74,7 @@ def method(layout: Layout) -> list[str]:
         f"{_same(c['data']['batch_size'] for c in configs)}, "
         f"{_same(_count(c['trainer']['max_epochs'], 'epoch') for c in configs)}. Forward and backward are written by "
         f"hand. A value is the mean over replicas; ± and bands are 95{SPACE}% t-intervals of that mean. Statistics are "
-        f"taken on a fixed probe of {_same(c['stats']['probe'] for c in configs)} validation images.",
+        f"taken on a fixed probe of {_same(layout.probe(*key) for key in layout.run)} validation images.",
     ]
 
 

@@ -50,8 +50,6 @@ def build(cfg: DictConfig, folder: Path) -> Components:
         optimizer=instantiate(cfg.optimizer),
     )
     statistics = LayerStatistics(every=cfg.stats.every, probe=cfg.stats.probe)
-    if cfg.stats.probe > (images := facts["splits"]["validation"]["images"]):
-        raise ValueError(f"stats.probe is {cfg.stats.probe}; there are {images:,} validation images")
     choice = devices.Choice(cfg.trainer.get("accelerator", "auto"))
     if choice.accelerator == "auto" and cfg.trainer.get("devices") == 1:
         sizes = {"replicas": cfg.replicas, "batch_size": data.batch_size, "cores": torch.get_num_threads()}
@@ -62,7 +60,6 @@ def build(cfg: DictConfig, folder: Path) -> Components:
     pinned = dvc_pin.pinned_hash(cfg.data.get("pin"))
     if pinned not in (None, facts["raw"]):
         raise ValueError(
-            f"{data.folder} was made of data {facts['raw']}; {cfg.data.pin} pins {pinned}: dvc repro normalize "
-            f"{normalized_files.OTHERS}"
+            f"{data.folder} was made of data {facts['raw']}; {cfg.data.pin} pins {pinned}: dvc repro normalize"
         )
     return Components(trainer, network, data, statistics, choice.reason)

@@ -27,7 +27,7 @@ UNITS = 10  # units of replica 0, whose first-layer weights are kept for the rep
 class LayerStatistics(Callback):
     """Measures every layer before step 0, then every `every` optimiser steps, and after the last step.
 
-    probe: number of validation images to measure on, the first ones.  series: see `tensors`.
+    probe: number of validation images to measure on, the first ones, or all if there are fewer.  series: see `tensors`.
     Raises ValueError for a value out of range.
     """
 

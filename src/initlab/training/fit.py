@@ -59,7 +59,7 @@ def train(config: Mapping[str, Any], run: RunLogger) -> float:
     widths, probe = network.widths(data.inputs), data.splits["validation"][0][: statistics.probe]
     cpu = torch.device("cpu")
     expected = expected_statistics(network.scheme, network.activation.to(cpu), widths, probe.to(cpu))
-    expected |= {"chance": 1 / facts["classes"], "outputs": widths[-1]}
+    expected |= {"chance": 1 / facts["classes"], "outputs": widths[-1], "probe": len(probe)}
     run.log_results(expected, statistics.tensors())
     saved = logged_model.save(
         run.folder / artifacts.MODEL,
