@@ -134,6 +134,16 @@ def _parent(process: psutil.Process) -> int | None:
         return None
 
 
+def is_forced_by_dvc() -> bool:
+    """Returns whether `dvc repro` or `dvc exp run` runs this process, with --force."""
+    for process in psutil.Process().parents():
+        with suppress(psutil.Error):
+            words = process.cmdline()
+            if any(Path(word).stem == "dvc" for word in words[:3]) and {"-f", "--force"} & {*words}:
+                return True
+    return False
+
+
 def user() -> str:
     """Returns the user who runs this process: the name, or the number if there is none, as in some containers."""
     return psutil.Process().username()

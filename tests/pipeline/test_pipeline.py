@@ -115,7 +115,7 @@ def test_two_repros_at_once_and_one_interrupted(short: Path) -> None:
     with subprocess.Popen(
         words, cwd=short, env=environment(), start_new_session=True, stdout=subprocess.PIPE, encoding="utf-8"
     ) as first:
-        wait_for("#1", first)
+        wait_for("epoch 1/", first)
         second = command(words, short, check=False)
         os.killpg(first.pid, signal.SIGKILL)
     assert second.returncode == 255
@@ -149,6 +149,13 @@ def test_repro_runs_to_the_end_and_then_has_nothing_to_do(short: Path) -> None:
 
 @pytest.mark.slow
 def test_a_changed_variant_changes_only_what_depends_on_it(clone: Path) -> None:
+    """Finished jobs are taken from MLflow, unless DVC is told to run the stage by force."""
+    client = MlflowClient(f"sqlite:///{clone}/mlflow.db")
+
+    def trained() -> int:
+        return len(client.search_runs(["1"], "tags.init != '' and attributes.status = 'FINISHED'"))
+
+    begun = trained()
     edit(clone / "conf" / "init" / "shifted_relu.yaml", "shift: 0.5", "shift: 0.25")
     assert set(json.loads(dvc(clone, "status", "--json"))) == {"train"}
     diff = json.loads(dvc(clone, "params", "diff", "--json"))["conf/init/shifted_relu.yaml"]
@@ -160,6 +167,9 @@ def test_a_changed_variant_changes_only_what_depends_on_it(clone: Path) -> None:
     after = {path.name: path.read_text(encoding="utf-8") for path in (clone / "report" / "metrics").iterdir()}
     changed = {name for name in before if after[name] != before[name]}
     assert changed == {"init=shifted_relu,model=shallow.json", "init=shifted_relu,model=deep.json"}
+    assert trained() == begun + 2
+    dvc(clone, "repro", "--force", "--single-item", "train")
+    assert trained() == begun + 2 + 6
 
 
 def test_every_variant_is_in_the_params_that_dvc_shows() -> None:

@@ -1,6 +1,7 @@
 """The report of a sweep: tables, figures, and a page that says what they show."""
 
 from collections.abc import Mapping
+from math import isnan, nan
 from pathlib import Path
 from textwrap import fill
 
@@ -17,10 +18,10 @@ ERRORS = "errors.txt"  # stack traces of what a report lacks
 SHORT, LONG = 10, 30  # of more than 30 variants, a table shows the best 10 and the page the best 30
 
 
-def terminal_table(layout: Layout, seconds: Mapping[str, float]) -> str:
+def terminal_table(layout: Layout, seconds: Mapping[str, float | None]) -> str:
     """Returns a table of the final accuracies and losses of all runs, best first.
 
-    seconds: {run: how long it took}.
+    seconds: {run: how long it took, None if it was reused}.
     """
     rows = _rows(layout, seconds)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -32,7 +33,7 @@ def terminal_table(layout: Layout, seconds: Mapping[str, float]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def summary(layout: Layout, seconds: Mapping[str, float]) -> tuple[str, str]:
+def summary(layout: Layout, seconds: Mapping[str, float | None]) -> tuple[str, str]:
     """Returns the result in a sentence or two, and the same table in Markdown. seconds: as in `terminal_table`."""
     cells = _rows(layout, seconds)
     head, *rows = ["| " + " | ".join(row) + " |" for row in cells]
@@ -44,7 +45,7 @@ def best_run(layout: Layout) -> str | None:
     return None if layout.search is None else str(layout.search.best["run"])
 
 
-def _rows(layout: Layout, seconds: Mapping[str, float]) -> list[tuple[str, ...]]:
+def _rows(layout: Layout, seconds: Mapping[str, float | None]) -> list[tuple[str, ...]]:
     columns = dict(COLUMNS)
     if layout.search is not None:
         columns = {"variant": "trial", "score": "validation accuracy", **dict(list(COLUMNS.items())[1:])}
@@ -54,7 +55,8 @@ def _rows(layout: Layout, seconds: Mapping[str, float]) -> list[tuple[str, ...]]
         shown = ranked if len(ranked) <= LONG else ranked[:SHORT]
         for row in shown:
             run = layout.run[row["variant"], setting]
-            row["time"] = f"{seconds[run]:.0f} s" if run in seconds else ""
+            taken = seconds.get(run, nan)
+            row["time"] = "reused" if taken is None else "" if isnan(taken) else f"{taken:.0f} s"
             row["variant"] = " ".join(filter(None, (row["variant"], setting)))
             rows.append(tuple(row[name] for name in columns))
         if len(shown) < len(ranked):

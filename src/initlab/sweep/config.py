@@ -14,14 +14,19 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from initlab import atomic_files
+from initlab import atomic_files, processes
 
 if TYPE_CHECKING:
     from initlab.tracking.parent_run import ParentRun
 
 SAMPLED = 20  # values of a swept key that are checked before a sweep starts; each takes some hundredths of a second
 SHARED = "sweep.json"  # in the sweep's folder
-NOT_OF_A_RUN = ("tracking", "resume", "allow")  # keys that say where and how to record; `tracking` may hold a password
+NOT_OF_A_RUN = (
+    "tracking",
+    "resume",
+    "allow",
+    "reuse",
+)  # keys that say where and how to record; `tracking` may hold a password
 
 
 def run_config(config: DictConfig) -> dict[str, Any]:
@@ -72,6 +77,16 @@ def allowed_differences(config: DictConfig) -> list[str]:
     if not isinstance(parts, list) or not all(part in ("code", "packages", "data") for part in parts):
         raise ValueError(f"allow is {config.allow!r}; expected a list of code, packages, data, such as [code]")
     return parts
+
+
+def is_reuse(config: DictConfig) -> bool:
+    """Returns whether finished runs may take the place of jobs. Raises ValueError if `reuse` is not a bool.
+
+    `dvc repro --force` is asked to train. DVC does not tell a stage so; its command line does.
+    """
+    if type(config.reuse) is not bool:
+        raise ValueError(f"reuse is {config.reuse!r}; expected true or false")
+    return config.reuse and not processes.is_forced_by_dvc()
 
 
 def resume_run_id(config: DictConfig) -> str | None:

@@ -97,6 +97,7 @@ def check_target(config: DictConfig, folder: Path) -> None:
 
     configs.registered_model(config, config.hydra)
     configs.allowed_differences(config)
+    configs.is_reuse(config)
     configs.ui_port(config)
     with created_folder(folder):
         store.check_artifact_store(*store.connect(**configs.tracking_target(config)))

@@ -22,6 +22,7 @@ from initlab.tracking import resume as resume_runs
 from initlab.tracking.logged_model import REACHED
 from initlab.tracking.results import Results
 from initlab.tracking.run_logger import IDLE, owner_tags
+from initlab.tracking.store import SweepJob
 
 DIGEST = "results.sha256"  # tag of a sweep
 NOTE = 8000  # characters that MLflow allows in a tag
@@ -60,7 +61,7 @@ class ParentRun:
         """
         self.client, self.experiment_id = store.connect(uri, experiment)
         self.ui_port = ui_port
-        self.jobs: list[Run] = []  # whose results were collected
+        self.jobs: list[SweepJob] = []  # whose results were collected
         resume_runs.mark_orphaned_runs_killed(self.client, self.experiment_id)
         if resume:
             query = "attributes.status != 'FINISHED'"
@@ -87,7 +88,7 @@ class ParentRun:
         those that have diverged. Params are what all jobs share; since a param can't be changed, only a sweep that has
         finished has them. Raises store.TrackingError.
         """
-        jobs = _by_name(self.jobs).values()
+        jobs = [job.run for job in _by_name(self.jobs).values()]
         table = found.replicas
         last = table[table["step"] == table.groupby("run")["step"].transform("max")]
         values = {
@@ -114,19 +115,19 @@ class ParentRun:
         link = f"[Its jobs, side by side]({ui.address_of_jobs(self.experiment_id, self.run_id)})"
         with store.tracking_errors("the tracking store"):
             if best is not None:
-                run_id = _by_name(self.jobs)[best].info.run_id
+                run_id = _by_name(self.jobs)[best].run.info.run_id
                 self.client.set_tag(self.run_id, "best", best)
                 link = f"[The best]({ui.address(self.experiment_id, run_id)}) · {link}"
             text = f"{lead} {link}\n\n{table}"
             self.client.set_tag(self.run_id, DIGEST, digest)
             self.client.set_tag(self.run_id, MLFLOW_RUN_NOTE, text[:NOTE].rpartition("\n")[0])
 
-    def job_seconds(self) -> dict[str, float]:
-        """Returns {run: seconds it took, without those it was idle}, for the jobs whose results were collected."""
-        return {
-            name: (job.info.end_time - job.info.start_time - int(job.data.tags.get(IDLE, 0))) / 1000
-            for name, job in _by_name(self.jobs).items()
-        }
+    def job_seconds(self) -> dict[str, float | None]:
+        """Returns {run: seconds it took, without those it was idle}, for the jobs whose results were collected.
+
+        None for a run that was reused.
+        """
+        return {name: None if job.reused else _seconds(job.run) for name, job in _by_name(self.jobs).items()}
 
     def ended_jobs(self, since: int) -> list[EndedJob]:
         """Returns the jobs that have ended since a time (ms since 1970), ordered by end. Raises store.TrackingError."""
@@ -224,23 +225,30 @@ def _log_files(client: MlflowClient, run_id: str, folder: Path, names: Sequence[
         client.log_artifact(run_id, str(folder / name), None if within == "." else within)
 
 
-def _by_name(jobs: Sequence[Run]) -> dict[str, Run]:
+def _seconds(run: Run) -> float:
+    return (run.info.end_time - run.info.start_time - int(run.data.tags.get(IDLE, 0))) / 1000
+
+
+def _by_name(jobs: Sequence[SweepJob]) -> dict[str, SweepJob]:
     """{name: the newest run of a job}. Jobs with the same name but different configurations get their id added."""
-    newest = {(job.info.run_name, job.data.tags["config.sha256"]): job for job in jobs}
+    newest = {(job.name, job.run.data.tags["config.sha256"]): job for job in jobs}
     count = Counter(name for name, _ in newest)
-    return {name if count[name] == 1 else f"{name} ({job.info.run_id[:8]})": job for (name, _), job in newest.items()}
+    return {
+        name if count[name] == 1 else f"{name} ({job.run.info.run_id[:8]})": job for (name, _), job in newest.items()
+    }
 
 
-def _combined(client: MlflowClient, jobs: Sequence[Run]) -> Results | None:
+def _combined(client: MlflowClient, jobs: Sequence[SweepJob]) -> Results | None:
     """Combines the results of jobs: their tables one below the other, with name and overrides as columns."""
     tables, runs, tensors = [], {}, {}
     for name, job in _by_name(jobs).items():
-        overrides = json.loads(job.data.tags["overrides"])
-        swept = dict(item.lstrip("+~").partition("=")[::2] for item in overrides)
+        swept = dict(item.lstrip("+~").partition("=")[::2] for item in job.overrides)
         with TemporaryDirectory() as folder:
             # By artifact URI: given a run id, MLflow would fetch the run and its models before each file.
             table, tensor, config, theory = (
-                download_artifacts(f"{job.info.artifact_uri}/{file}", dst_path=folder, tracking_uri=client.tracking_uri)
+                download_artifacts(
+                    f"{job.run.info.artifact_uri}/{file}", dst_path=folder, tracking_uri=client.tracking_uri
+                )
                 for file in (artifacts.REPLICAS, artifacts.TENSORS, artifacts.CONFIG, artifacts.THEORY)
             )
             values = pd.read_csv(table)

@@ -74,8 +74,8 @@ def code(names: Iterable[str] | None = None) -> dict[str, str]:
 
 def _loaded_files() -> Iterator[Path]:
     """Yields the source files of this package's modules that this process has imported."""
-    for module in list(sys.modules.values()):
-        file = getattr(module, "__file__", None)
+    for name, module in sys.modules.copy().items():  # another thread may import
+        file = getattr(module, "__file__", None) if name.partition(".")[0] == initlab.__name__ else None
         if file is not None and Path(file).resolve().is_relative_to(PACKAGE):
             yield Path(file).resolve()
 

@@ -70,7 +70,7 @@ def finished_jobs(uri: str, parent_id: str) -> list[str]:
         raise store.TrackingError(
             f"{parent_id} ({parent.info.run_name}) is not a sweep: no finished job is nested under it"
         )
-    return [job.info.run_id for job in jobs]
+    return [job.run.info.run_id for job in jobs]
 
 
 def set_tags(uri: str, run_id: str, **tags: str) -> None:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from initlab import atomic_files, processes
 from initlab.confidence_intervals import mean_ci95
-from initlab.tracking import artifacts, logged_model, provenance, store
+from initlab.tracking import artifacts, logged_model, provenance, reuse, store
 from initlab.tracking import resume as resume_runs
 from initlab.tracking.journal import Entry, Journal, check_unused, locked
 from initlab.tracking.params import flatten, sha256
@@ -79,8 +79,11 @@ class RunLogger:
                 self.client.log_inputs(self.run_id, datasets=[_dataset_input(dataset)])
             except MlflowException:  # another run has just created the same data set: the second time it is there
                 self.client.log_inputs(self.run_id, datasets=[_dataset_input(dataset)])
-            tags = RunTag("data.md5", dataset["facts"]["raw"]), RunTag("device", found["machine"]["device"])
-            self.client.log_batch(self.run_id, tags=tags)
+            tags = {"data.md5": dataset["facts"]["raw"], "device": found["machine"]["device"]}
+            config = (self.folder / artifacts.CONFIG).read_text(encoding="utf-8")
+            whole = recorded in (None, provenance.validated(found))  # or it goes on with something else, if allowed
+            tags[reuse.INPUTS] = reuse.inputs_sha256(config, found) if whole else "none"
+            self.client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
     def recorded_provenance(self) -> Provenance | None:
         """Returns what the run began with, if it was interrupted. Raises ValueError if that can't be read."""
@@ -255,9 +258,11 @@ def start_run(
                 "seed": str(config["seed"]),
                 "config.sha256": sha256(text),
                 "overrides": json.dumps(list(overrides)),
-                **({} if parent_id is None else {"mlflow.parentRunId": parent_id}),
                 **tags,
             }
+            if parent_id is not None:
+                all_tags["mlflow.parentRunId"] = parent_id
+                all_tags |= [store.membership(parent_id, folder, name, overrides)]
             run_id = earlier or client.create_run(experiment_id, run_name=name, tags=all_tags).info.run_id
         recorded = None if logger.finished else logger.recorded_provenance()
         if recorded is not None:

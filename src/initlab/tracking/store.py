@@ -1,14 +1,16 @@
 """The tracking store: connecting to it, failing fast if it does not answer, and keeping the status of its runs true."""
 
+import json
 import logging
 import os
 import re
 import socket
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
 from errno import EACCES, EISDIR
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import requests
@@ -248,17 +250,37 @@ def tagged_runs(client: MlflowClient, experiment_id: str, tag: str, value: str, 
     return [run for run in found if run.data.tags[tag] == value]
 
 
-def finished_jobs(client: MlflowClient, experiment_id: str, parent_id: str) -> list[Run]:
+class SweepJob(NamedTuple):
+    """A run as one of a sweep's jobs. It may be a job of several sweeps, with another number and name in each.
+
+    reused: whether it was made before the sweep.
+    """
+
+    run: Run
+    number: int
+    name: str
+    overrides: list[str]
+    reused: bool
+
+
+def membership(parent_id: str, folder: Path, name: str, overrides: Sequence[str]) -> tuple[str, str]:
+    """Returns the tag (name, value) that makes a run one of a sweep's jobs.
+
+    folder: of the job; its name is the job's number.
+    """
+    number = int(folder.name) if folder.name.isdecimal() else 0
+    return f"sweep.{parent_id}", json.dumps({"number": number, "name": name, "overrides": list(overrides)})
+
+
+def finished_jobs(client: MlflowClient, experiment_id: str, parent_id: str) -> list[SweepJob]:
     """Returns the finished jobs of a sweep, in order of their numbers."""
-    query = f"tags.`mlflow.parentRunId` = '{parent_id}' and attributes.status = 'FINISHED'"
-    found = search_runs(client, experiment_id, query, "attributes.start_time ASC")
-    return sorted(found, key=_number)
-
-
-def _number(job: Run) -> int:
-    """Returns a job's number, which is the name of its folder; 0 if that is not a number."""
-    name = Path(job.data.tags.get("folder", "")).name
-    return int(name) if name.isdecimal() else 0
+    tag = f"sweep.{parent_id}"
+    query = f"tags.`{tag}` != '' and attributes.status = 'FINISHED'"
+    jobs = []
+    for run in search_runs(client, experiment_id, query, "attributes.start_time ASC"):
+        reused = run.data.tags.get("mlflow.parentRunId") != parent_id
+        jobs.append(SweepJob(run, reused=reused, **json.loads(run.data.tags[tag])))
+    return sorted(jobs, key=lambda job: job.number)
 
 
 def search_runs(client: MlflowClient, experiment_id: str, query: str, *order: str) -> list[Run]:

@@ -38,7 +38,7 @@ def experiment_tags() -> dict[str, str]:
 
 def view_of_jobs(parent_id: str) -> tuple[str, str]:
     """Returns the tag (name, value) that adds a view of a sweep's jobs to an experiment: to link to, not listed."""
-    return f"{VIEW}{parent_id}", _state(f"tags.`mlflow.parentRunId` = '{parent_id}'")
+    return f"{VIEW}{parent_id}", _state(f"tags.`sweep.{parent_id}` != ''")
 
 
 def address(experiment_id: str, run_id: str) -> str:

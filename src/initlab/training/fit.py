@@ -17,7 +17,7 @@ from initlab.data import normalized_files
 from initlab.data.normalize import pixel_values
 from initlab.nn import init, theory
 from initlab.nn.activations import Activation
-from initlab.tracking import artifacts, logged_model, provenance
+from initlab.tracking import artifacts, logged_model, provenance, reuse
 from initlab.tracking.run_logger import RunLogger
 from initlab.training import ddp, devices
 from initlab.training.build import Components, build
@@ -73,6 +73,17 @@ def train(config: Mapping[str, Any], run: RunLogger) -> float:
     if not saved:
         log.info("no MLflow model is kept: it knows the losses of initlab.nn, and activations with plain constants")
     return run.journal.last("val/accuracy")
+
+
+def inputs_sha256(config: Mapping[str, Any]) -> str:
+    """Returns the digest of everything that the numbers of a run are a function of: see `initlab.tracking.reuse`.
+
+    Raises what `build` raises, for a value or data that can't be used.
+    """
+    trainer, _, data, *_ = build(OmegaConf.create(dict(config)), Path())
+    facts = normalized_files.read_facts(data.folder)
+    origin = provenance.current(facts, trainer.strategy.root_device, trainer.world_size)
+    return reuse.inputs_sha256(OmegaConf.to_yaml(dict(config)), origin)
 
 
 def train_as_rank(folder: Path) -> None:
