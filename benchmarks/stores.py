@@ -34,8 +34,11 @@ COPIED = {  # table: {column: what a copy has in it}
     "params": {"run_uuid": "copies.id"},
     "tags": {
         "run_uuid": "copies.id",
-        "value": "CASE t.key WHEN 'folder' THEN t.value || copies.number WHEN 'overrides' THEN "
-        "'[\"init=kaiming\", \"seed=' || copies.number || '\"]' ELSE t.value END",
+        "value": "CASE WHEN t.key = 'folder' THEN t.value || copies.number "
+        "WHEN t.key = 'overrides' THEN '[\"init=kaiming\", \"seed=' || copies.number || '\"]' "
+        "WHEN substr(t.key, 1, 6) = 'sweep.' THEN '{\"number\": ' || copies.number || "
+        '\', "name": "init=kaiming,seed=\' || copies.number || '
+        '\'", "overrides": ["init=kaiming", "seed=\' || copies.number || \'"]}\' ELSE t.value END',
     },
 }
 
@@ -131,4 +134,6 @@ def copies(database: str, run_id: str, parent_id: str, numbers: range) -> None:
             connection.execute(text(words), {"run": run_id})
         words = "UPDATE tags SET value = :parent WHERE key = 'mlflow.parentRunId'"
         connection.execute(text(words), {"parent": parent_id})
+        words = "UPDATE tags SET key = :tag WHERE substr(key, 1, 6) = 'sweep.'"
+        connection.execute(text(words), {"tag": f"sweep.{parent_id}"})
         connection.execute(text("DROP TABLE copies"))

@@ -543,7 +543,7 @@ def test_a_configuration_builds_what_works_or_is_refused(
         patch.chdir(empty)
         built, refusal = attempt(made, HydraException)
     if built is not None:
-        trainer, network, _, _ = built
+        trainer, network, *_ = built
         assert network.replicas % trainer.world_size == 0
         assert all(isinstance(callback, Callback) for callback in trainer.callbacks)
         assert all(isinstance(logger, Logger) for logger in trainer.loggers)

@@ -68,7 +68,7 @@ def test_presets_are_all_there(sections: dict[str, str]) -> None:
 
 def test_values_are_what_they_are(sections: dict[str, str]) -> None:
     values = re.findall(r"^'?([\w.]+)=(\S+?)'?  ", sections["Values"], re.MULTILINE)
-    assert len(values) == 9
+    assert len(values) == 10
     config = composed()
     for key, value in values:
         assert OmegaConf.select(config, key) == OmegaConf.create(f"x: {value}").x

@@ -15,7 +15,7 @@ import torch
 
 from initlab import processes
 from initlab.replay.safe_config import read_config
-from initlab.tracking import provenance
+from initlab.tracking import provenance, store
 from initlab.tracking.journal import Journal
 from initlab.tracking.params import sha256
 from initlab.tracking.parent_run import ParentRun
@@ -222,7 +222,7 @@ def test_the_time_that_a_run_was_idle_is_not_counted(tmp_path: Path) -> None:
     found = parent.client.get_run(job)
     assert found.info.end_time - found.info.start_time > 2 * HOUR
     assert 2 * HOUR <= int(found.data.tags["idle_ms"]) < 2 * HOUR + 60_000
-    parent.jobs = [found]
+    parent.jobs = store.finished_jobs(parent.client, parent.experiment_id, parent.run_id)
     assert 0 <= parent.job_seconds()["0"] < 60
 
 

@@ -30,10 +30,10 @@ store.PAGE = 7
 with stores.place("sqlite", folder / "filled") as place:
     parent = stores.sweep_of(place, model, folder / "sweep", range(1, 20))
     assert len(store.search_runs(parent.client, parent.experiment_id, "tags.init = 'kaiming'")) == 20
-    jobs = [job.info.run_name for job in store.finished_jobs(parent.client, parent.experiment_id, parent.run_id)]
+    jobs = [job.name for job in store.finished_jobs(parent.client, parent.experiment_id, parent.run_id)]
     found = load_results(place.uri, parent.run_id)
     for job in store.finished_jobs(parent.client, parent.experiment_id, parent.run_id)[-5:]:
-        parent.client.delete_run(job.info.run_id)
+        parent.client.delete_run(job.run.info.run_id)
 print(json.dumps({"rates": rates.to_dict("records"), "jobs": jobs, "runs": len(found.runs)}))
 """
 
