@@ -171,7 +171,7 @@ def test_a_sweep_on_47_classes(train: Train, project: Path, tmp_path: Path) -> N
         (model,) = client.search_logged_models(["1"], f"source_run_id = '{run.info.run_id}'")
         networks = _load_pyfunc(f"{model.artifact_location.removeprefix('file://')}/data/networks")
         predicted = networks.predict(np.random.default_rng(0).integers(256, size=(50, 784), dtype=np.uint8))
-        assert networks.loss.classes == 47  # type: ignore[attr-defined]
+        assert networks.loss.classes == 47
         assert set(predicted.ravel().tolist()) <= set(range(47))
     assert outputs == {1, 47}
 

@@ -19,7 +19,7 @@ def composed(normalized: Path, *words: str) -> dict[str, Any]:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("config", [*words, f"data.folder={normalized}", "data.pin=null"])
     keys = [key for key in cfg if key not in NOT_OF_A_RUN]
-    return OmegaConf.to_container(OmegaConf.masked_copy(cfg, keys), resolve=True)  # type: ignore[return-value]
+    return OmegaConf.to_container(OmegaConf.masked_copy(cfg, keys), resolve=True)
 
 
 def train(
@@ -37,6 +37,6 @@ def train(
             log(values)
             each(run)
 
-        run.log_metrics = log_metrics  # type: ignore[method-assign]
+        run.log_metrics = log_metrics
         fit.train(config, run)
     return run.journal

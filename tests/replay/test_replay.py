@@ -3,7 +3,7 @@
 import json
 import sqlite3
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -99,61 +99,61 @@ def test_a_difference_is_found_to_the_last_bit(
     assert client.search_runs(["1"])[0].data.tags["replay.verdict"] == "differs"
 
 
+@pytest.fixture
+def origin(recorded: tuple[MlflowClient, Run, list[Run]]) -> Iterator[Path]:
+    """provenance.json of the first job, which a test may change."""
+    client, _, (job, _) = recorded
+    file = artifact(client, job, "provenance.json")
+    text = file.read_text(encoding="utf-8")
+    yield file
+    file.write_text(text, encoding="utf-8")
+
+
 @pytest.mark.parametrize(("part", "name"), [("code", "nn/mlp.py"), ("data", "train")])
 def test_other_code_or_data_is_refused_unless_allowed(
-    recorded: tuple[MlflowClient, Run, list[Run]], part: str, name: str, capsys: pytest.CaptureFixture[str]
+    recorded: tuple[MlflowClient, Run, list[Run]],
+    origin: Path,
+    part: str,
+    name: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     client, _, (job, _) = recorded
-    origin = artifact(client, job, "provenance.json")
-    text = origin.read_text(encoding="utf-8")
-    try:
-        found = json.loads(text)
-        here = found[part][name]
-        found[part][name] = "0" * 64
-        origin.write_text(json.dumps(found), encoding="utf-8")
-        before = len(client.search_runs(["1"]))
-        with pytest.raises(ReplayError, match=f"was made with other {part} .*") as refused:
-            replay(job.info.run_id)
-        assert f"\n  {part}: {name}: recorded 00000000, here {here[:8]}\n" in str(refused.value)
-        assert str(refused.value).endswith(f"--allow {part}")
-        assert len(client.search_runs(["1"])) == before
-        assert replay(job.info.run_id, allow=[part]) == 0
-        assert f"{part} differs: {name}: recorded 00000000" in capsys.readouterr().out
-    finally:
-        origin.write_text(text, encoding="utf-8")
+    found = json.loads(origin.read_text(encoding="utf-8"))
+    here = found[part][name]
+    found[part][name] = "0" * 64
+    origin.write_text(json.dumps(found), encoding="utf-8")
+    before = len(client.search_runs(["1"]))
+    with pytest.raises(ReplayError, match=f"was made with other {part} .*") as refused:
+        replay(job.info.run_id)
+    assert f"\n  {part}: {name}: recorded 00000000, here {here[:8]}\n" in str(refused.value)
+    assert str(refused.value).endswith(f"--allow {part}")
+    assert len(client.search_runs(["1"])) == before
+    assert replay(job.info.run_id, allow=[part]) == 0
+    assert f"{part} differs: {name}: recorded 00000000" in capsys.readouterr().out
 
 
 def test_code_that_bears_on_no_number_is_not_compared(
-    recorded: tuple[MlflowClient, Run, list[Run]], capsys: pytest.CaptureFixture[str]
+    recorded: tuple[MlflowClient, Run, list[Run]], origin: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An older record has it."""
-    client, _, (job, _) = recorded
-    origin = artifact(client, job, "provenance.json")
-    text = origin.read_text(encoding="utf-8")
-    try:
-        found = json.loads(text)
-        assert not [name for name in found["code"] if name.startswith(("tracking/", "report/", "sweep/"))]
-        found["code"]["tracking/ui.py"] = "0" * 64
-        found["packages"]["matplotlib"] = "1.0"
-        origin.write_text(json.dumps(found), encoding="utf-8")
-        assert replay(job.info.run_id) == 0
-        assert "as recorded: code, data, packages, machine" in capsys.readouterr().out
-    finally:
-        origin.write_text(text, encoding="utf-8")
+    _, _, (job, _) = recorded
+    found = json.loads(origin.read_text(encoding="utf-8"))
+    assert not [name for name in found["code"] if name.startswith(("tracking/", "report/", "sweep/"))]
+    found["code"]["tracking/ui.py"] = "0" * 64
+    found["packages"]["matplotlib"] = "1.0"
+    origin.write_text(json.dumps(found), encoding="utf-8")
+    assert replay(job.info.run_id) == 0
+    assert "as recorded: code, data, packages, machine" in capsys.readouterr().out
 
 
 def test_other_packages_are_told(
-    recorded: tuple[MlflowClient, Run, list[Run]], capsys: pytest.CaptureFixture[str]
+    recorded: tuple[MlflowClient, Run, list[Run]], origin: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    client, _, (job, _) = recorded
-    origin = artifact(client, job, "provenance.json")
-    text = origin.read_text(encoding="utf-8")
-    try:
-        origin.write_text(json.dumps(json.loads(text) | {"packages": {"torch": "1.0"}}), encoding="utf-8")
-        assert replay(job.info.run_id) == 0
-        assert "packages differs: torch: recorded 1.0, here 2" in capsys.readouterr().out
-    finally:
-        origin.write_text(text, encoding="utf-8")
+    _, _, (job, _) = recorded
+    found = json.loads(origin.read_text(encoding="utf-8"))
+    origin.write_text(json.dumps(found | {"packages": {"torch": "1.0"}}), encoding="utf-8")
+    assert replay(job.info.run_id) == 0
+    assert "packages differs: torch: recorded 1.0, here 2" in capsys.readouterr().out
 
 
 def test_only_a_finished_run_is_replayed(recorded: tuple[MlflowClient, Run, list[Run]], project: Path) -> None:
