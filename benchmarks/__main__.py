@@ -16,7 +16,19 @@ import pandas as pd
 import psutil
 import torch
 
-from benchmarks import browser, growth, launchers, parts, scaling, side_by_side, startup, step, tracker, whole_sweep
+from benchmarks import (
+    browser,
+    growth,
+    launchers,
+    parts,
+    scaling,
+    side_by_side,
+    startup,
+    step,
+    sweeps,
+    tracker,
+    whole_sweep,
+)
 from benchmarks.figure import draw, draw_rates
 
 TABLES: dict[str, Callable[[int], pd.DataFrame]] = {
@@ -27,6 +39,7 @@ TABLES: dict[str, Callable[[int], pd.DataFrame]] = {
     "startup": startup.table,
     "whole_sweep": lambda rounds: whole_sweep.table(),
     "launchers": launchers.table,
+    "sweeps": sweeps.table,
     "tracker": tracker.table,
     "growth": growth.table,
     "browser": browser.table,
@@ -35,6 +48,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS, PAGE = ROOT / "benchmarks" / "results", ROOT / "docs" / "performance.md"
 PAGES = {
     "launchers": ROOT / "docs" / "clusters.md",
+    "sweeps": ROOT / "docs" / "clusters.md",
     **dict.fromkeys(("tracker", "growth", "browser"), ROOT / "docs" / "scale.md"),
 }
 FORMATS = {
@@ -50,6 +64,7 @@ FORMATS = {
     "memory, MB": "{:,.0f}",
     "peak, GFLOP/s": "{:.0f}",
     "s": "{:.2f}",
+    "times basic": "{:.2f}",
     "s to start": "{:.1f}",
     "s a job": "{:.2f}",
     "a write, ms, 1": "{:,.1f}",

@@ -14,6 +14,7 @@ import pandas as pd
 # {launcher: (few jobs, many jobs, overrides)}. Fewer if each job starts a process: submitit_local starts all at once.
 LAUNCHERS = {
     "basic": (8, 24, []),
+    "batched": (8, 24, ["hydra.launcher.workers=2"]),
     "joblib": (8, 24, ["hydra.launcher.n_jobs=2"]),
     "ray": (8, 24, ["+hydra.launcher.ray.init.num_cpus=2"]),
     "submitit_local": (2, 8, []),

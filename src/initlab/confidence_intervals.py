@@ -21,3 +21,9 @@ def means_ci95(values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         if count < 2:
             return mean, None
         return mean, stdtrit(count - 1, 0.975) * values.std(-1, ddof=1) / np.sqrt(count)
+
+
+def percent(shares: np.ndarray) -> str:
+    """Formats the mean of shares (R,), between 0 and 1, and the half-width of its 95 % interval: 97.05 ± 0.10 %."""
+    mean, ci95 = mean_ci95(shares)
+    return f"{100 * mean:.2f} %" if ci95 is None else f"{100 * mean:.2f} ± {100 * ci95:.2f} %"

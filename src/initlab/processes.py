@@ -1,5 +1,6 @@
 """Processes: the signals that end this one, and whether another one is still alive."""
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -89,10 +90,14 @@ def leave_with_parent(grace: float) -> None:
     A process that waits for other processes would otherwise wait for a long time.
     """
     parent = psutil.Process().parent()  # also on Windows, where an orphan keeps its parent's id
+    starter = multiprocessing.parent_process()  # not the parent, if a fork server is: it outlives the starter
 
     def watch() -> None:
-        while psutil.Process().parent() == parent:
-            time.sleep(1)
+        if starter is not None and starter.sentinel is not None:  # joblib's processes have none
+            starter.join()
+        else:
+            while psutil.Process().parent() == parent:
+                time.sleep(1)
         _send_sigterm()
         time.sleep(grace)
         psutil.Process().kill()  # joblib takes the handler's exception for the job's result and continues
@@ -112,8 +117,8 @@ def end_children(grace: float) -> None:
     """Ends all descendants of this process: with SIGTERM, and after `grace` seconds with SIGKILL; on Windows at once.
 
     SIGTERM is sent only to the leaves of the process tree, which do the work. Their parents exit once the leaves have
-    exited; if signalled as well, they would signal the leaves a second time. Python's resource trackers get no signal:
-    they clean up, and exit with this process.
+    exited; if signalled as well, they would signal the leaves a second time. Python's resource trackers and fork servers
+    get no signal: they exit with this process.
     """
     parents = {child: _parent(child) for child in psutil.Process().children(recursive=True)}
     children = [child for child, parent in parents.items() if parent is not None]
@@ -127,11 +132,13 @@ def end_children(grace: float) -> None:
 
 
 def _parent(process: psutil.Process) -> int | None:
-    """Returns the id of a process's parent; None for a resource tracker, or if the process is gone."""
+    """Returns the id of a process's parent; None for a resource tracker or fork server, or if the process is gone."""
     try:
-        return None if "resource_tracker" in " ".join(process.cmdline()) else process.ppid()
+        command, parent = " ".join(process.cmdline()), process.ppid()
     except psutil.Error:
         return None
+    is_server = "forkserver" in command and parent == os.getpid()  # what it forks has the same command
+    return None if "resource_tracker" in command or is_server else parent
 
 
 def is_forced_by_dvc() -> bool:

@@ -20,12 +20,14 @@ class Launcher:
     """The launcher of a sweep's jobs.
 
     name: the choice of hydra/launcher.  target: Hydra's class for it.  remote: whether jobs run in other processes.
+    shows_jobs: whether the launcher itself shows how its jobs get on.
     """
 
     def __init__(self, name: str, target: str) -> None:
         self.name, self.target = name, target
         self.kind = target.rpartition(".")[2]
         self.remote = self.kind != "BasicLauncher"
+        self.shows_jobs = self.kind in ("BasicLauncher", "BatchedLauncher")
         self.slurm_jobs = Path()  # submitit's folders, one per Slurm job and named by its number
 
     def check_installed(self) -> None:
@@ -33,6 +35,17 @@ class Launcher:
         check_plugin(f"hydra/launcher={self.name}", self.target)
         if self.kind == "SlurmLauncher" and shutil.which("sbatch") is None:
             raise ValueError(f"hydra/launcher={self.name}: no sbatch here; start it where Slurm's jobs are submitted")
+
+    def warm_up(self, settings: Any) -> None:
+        """Starts what takes seconds, while this process does other things. settings: from conf/hydra/launcher.
+
+        Raises ValueError for a setting that is out of range.
+        """
+        if self.kind == "BatchedLauncher":
+            from initlab.sweep import batched
+
+            batched.check_settings(settings["workers"], settings["max_replicas"])
+            batched.start_server()
 
     def start(self, settings: Any) -> None:
         """Prepares the launcher. settings: from conf/hydra/launcher.  Raises OSError if a cluster does not answer."""

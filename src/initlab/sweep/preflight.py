@@ -1,5 +1,6 @@
 """Checks before anything starts: every value, the data, the folder and the tracking store."""
 
+import gc
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,8 @@ def import_libraries() -> None:
     with processes.leave_at_once_on_signals():
         import initlab.sweep.session
         import initlab.tracking.run_logger
-        import initlab.training.build  # noqa: F401
+        import initlab.training.fit  # noqa: F401
+    gc.freeze()  # what was imported is there until the process ends: searching it for garbage then would take seconds
 
 
 def check_plugins(config: DictConfig, launcher: Launcher) -> None:

@@ -45,7 +45,7 @@ class SweepSession:
     def running(self) -> Iterator[None]:
         """Within the context, jobs run. Then the sweep ends, however the body ends."""
         try:
-            if self.launcher.remote:
+            if not self.launcher.shows_jobs:
                 with watching(self.parent, self.jobs):
                     yield
             else:

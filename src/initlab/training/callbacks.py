@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from initlab.checks import check_int
-from initlab.confidence_intervals import mean_ci95
+from initlab.confidence_intervals import percent
 from initlab.nn import layer_stats, mlp
 from initlab.training.lightning_module import Network
 from initlab.training.replica_group import ReplicaGroup
@@ -136,7 +136,7 @@ class RecordMetrics(Callback):
 
 
 class EpochLog(Callback):
-    """Logs one line per epoch, from the values that `metrics` recorded."""
+    """Logs one line per epoch, from the values that `metrics` recorded; its record carries `epoch` and `latest`."""
 
     def __init__(self, metrics: RecordMetrics) -> None:
         self.metrics = metrics
@@ -157,14 +157,15 @@ class EpochLog(Callback):
         )
         if "val/loss" in latest:  # not after every epoch, if trainer.check_val_every_n_epoch is set
             line += (
-                f"  val/loss {latest['val/loss'].mean():.4f}  val/accuracy {_percent(latest['val/accuracy'])}"
+                f"  val/loss {latest['val/loss'].mean():.4f}  val/accuracy {percent(latest['val/accuracy'])}"
                 f"{_diverged(latest['val/loss'])}"
             )
-        log.info(line)
+        log.info(line, extra={"epoch": (trainer.current_epoch + 1, trainer.max_epochs), "latest": dict(latest)})
 
     def on_test_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         latest = self.metrics.latest
-        log.info(f"test/accuracy {_percent(latest['test/accuracy'])}{_diverged(latest['test/loss'])}")
+        line = f"test/accuracy {percent(latest['test/accuracy'])}{_diverged(latest['test/loss'])}"
+        log.info(line, extra={"latest": dict(latest)})
 
 
 class ProgressBar(Callback):
@@ -179,6 +180,8 @@ class ProgressBar(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.first_step = trainer.global_step
+        if not log.isEnabledFor(logging.INFO) or parent_process() is not None:  # one of several parallel jobs
+            return
         self.bar = tqdm(
             total=trainer.datamodule.steps,  # type: ignore[attr-defined]
             desc=f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}",
@@ -186,8 +189,7 @@ class ProgressBar(Callback):
             delay=1,
             miniters=1,  # it is updated once per block of steps
             leave=False,
-            # None: shown only on a terminal. A process with a parent is one of several parallel jobs.
-            disable=None if log.isEnabledFor(logging.INFO) and parent_process() is None else True,
+            disable=None,  # shown only on a terminal
         )
 
     def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
@@ -203,12 +205,6 @@ class ProgressBar(Callback):
     def _close(self) -> None:
         if self.bar is not None:
             self.bar.close()
-
-
-def _percent(accuracies: np.ndarray) -> str:
-    """Formats the mean ± half-width of the 95 % interval of accuracies (R,)."""
-    mean, ci95 = mean_ci95(accuracies)
-    return f"{100 * mean:.2f} %" if ci95 is None else f"{100 * mean:.2f} ± {100 * ci95:.2f} %"
 
 
 def _diverged(losses: np.ndarray) -> str:
