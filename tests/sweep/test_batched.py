@@ -201,13 +201,11 @@ def test_settings_out_of_range_are_refused(words: tuple[str, ...], message: str,
 
 
 def test_odd_settings_work(train: Train, project: Path) -> None:
-    """More workers than jobs; less room than one job takes; a single job; jobs that need the process to themselves."""
+    """More workers than jobs; less room than one job takes; a single job."""
     for name, words in {
         "many": ("hydra.launcher.workers=16", "seed=1,2"),
         "little": ("hydra.launcher.max_replicas=1", "seed=1,2"),
         "single": ("seed=1",),
-        "precisions": ("matmul_precision=highest,medium",),
-        "apart": ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=1", "seed=1,2"),
     }.items():
         train(*BATCHED, *TINY, "replicas=2", *words, f"hydra.sweep.dir=multirun/odd-{name}")
         assert set(Sweep(project, f"odd-{name}").statuses().values()) == {"FINISHED"}, name
