@@ -13,7 +13,7 @@ import torch
 from benchmarks.measure import TRAINED
 from benchmarks.peers import BATCH, CLASSES, HIDDEN, LEARNING_RATE, splits
 from initlab.nn import init, mlp
-from initlab.nn.activations import Activation
+from initlab.nn.activations import Activation, ReLU
 from initlab.nn.losses import CrossEntropy
 
 REPLICAS = 1, 8, 32
@@ -35,7 +35,7 @@ def table(rounds: int) -> pd.DataFrame:
 def _parts(replicas: int, steps: float) -> dict[str, float]:
     """Returns {part: microseconds per step}."""
     x, y, *_ = splits()
-    phi, loss = Activation(), CrossEntropy(CLASSES)
+    phi, loss = ReLU(), CrossEntropy(CLASSES)
     weights, biases = init.draw(init.kaiming(), [784, HIDDEN, CLASSES], replicas=replicas, seed=0)
     order = torch.randperm(TRAINED)
     spent: dict[str, float] = defaultdict(float)

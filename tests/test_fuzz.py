@@ -36,8 +36,8 @@ from initlab.data import DataError
 from initlab.data.idx import read_idx
 from initlab.data.normalize import write_normalized
 from initlab.data.normalized_files import SPLITS, load, read_facts, verify
-from initlab.nn import init, mlp, theory
-from initlab.nn.activations import Activation
+from initlab.nn import activations, init, mlp, theory
+from initlab.nn.activations import Activation, ReLU
 from initlab.nn.losses import CrossEntropy, MeanSquaredError
 from initlab.sweep.errors import concise_errors
 from initlab.training.build import Components, build
@@ -348,20 +348,27 @@ def shape(value: Any) -> Any:
 # Constants of the maths
 
 NUMBER = st.floats(-1e18, 1e18) | st.floats(1e7, 1e12) | st.integers(-9, 9)
+SHIFT = st.floats(-1e5, 1e5)  # of an activation: a larger one leaves nothing of it in float32
 POSITIVE = st.floats(1e-20, 1e18) | st.integers(1, 9)
 MAKERS: list[tuple[Callable[..., Any], dict[str, st.SearchStrategy]]] = [
     (
         init.VarianceScaling,
         {
-            "scale": POSITIVE,
+            "gain": POSITIVE,
             "mode": st.sampled_from(["one", "fan_in", "fan_out", "fan_avg"]),
-            "distribution": st.sampled_from(["normal", "uniform"]),
+            "distribution": st.sampled_from(["normal", "uniform", "truncated_normal"]),
         },
     ),
     (init.kaiming, {"leak": NUMBER, "mode": st.sampled_from(["fan_in", "fan_out"])}),
     (init.Orthogonal, {"gain": POSITIVE}),
     (init.LSUV, {"gain": POSITIVE, "images": st.integers(2, 20)}),
-    (Activation, {"leak": NUMBER, "shift": NUMBER, "scale": POSITIVE}),
+    (init.Gaussian, {"sigma_w": POSITIVE, "sigma_b": POSITIVE}),
+    (init.Constant, {"value": NUMBER}),
+    (init.Sparse, {"gain": POSITIVE, "connections": st.integers(1, 20)}),
+    (init.TorchLinear, {"gain": POSITIVE}),
+    (ReLU, {"leak": NUMBER, "shift": SHIFT, "scale": POSITIVE}),
+    (activations.ELU, {"alpha": NUMBER, "shift": SHIFT, "scale": POSITIVE}),
+    (activations.Tanh, {"shift": SHIFT, "scale": POSITIVE}),
     (CrossEntropy, {"classes": st.integers(2, 20)}),
     (MeanSquaredError, {"classes": st.integers(2, 20)}),
 ]
@@ -382,7 +389,7 @@ def test_a_constructor_makes_what_works_or_refuses(
         return
     assert not any(isinstance(value, bool) for value in drawn.values())
     if isinstance(made, init.Scheme):
-        works(made, Activation())
+        works(made, ReLU())
     elif isinstance(made, Activation):
         works(init.TorchLinear(), made)
 
@@ -396,7 +403,7 @@ def works(scheme: init.Scheme, phi: Activation) -> None:
     x = torch.linspace(-1, 1, 18).view(6, 3)
     assert mlp.forward(x, weights, biases, phi).a[-1].shape == (2, 4, 3)
     with np.errstate(over="ignore", invalid="ignore"):
-        found = theory.moments(layers, x.double().square().sum(0), phi)
+        found = theory.moments(layers, x.double().square().sum(0), theory.Phi.of(phi))
         assert all(moments.preact_std >= 0 or np.isnan(moments.preact_std) for moments in found)
         assert all(moments.act_std >= 0 or np.isnan(moments.act_std) for moments in found)
 
@@ -439,7 +446,7 @@ def keys_of(group: str, name: str) -> list[str]:
 # What `_target_` names is imported and called: nothing here that would do more than that.
 TARGETS = [
     "initlab.nn.init.LSUV", "initlab.nn.init.kaiming", "initlab.nn.init.Nothing", "initlab.nn.init",
-    "initlab.nn.activations.Activation",
+    "initlab.nn.activations.ReLU", "initlab.nn.activations.ELU",
     "initlab.nn.losses.CrossEntropy", "torch.optim.SGD", "torch.optim.LBFGS", "torch.nn.Linear", "unittest.mock.Mock",
     "pytorch_lightning.Trainer", "builtins.dict", "builtins.len", "math.sqrt", "nowhere.at.all", "", "..", "a b", "1",
 ]  # fmt: skip
@@ -463,9 +470,9 @@ SCALAR = st.one_of(
     st.integers().map(str),
     st.floats().map(repr),
     st.text(max_size=8).map(quoted),
-    st.sampled_from(
-        ["seed", "model.hidden", "init", "init.activation", "init.activation.leak", "loss", "trainer", "stats"]
-    ).map(lambda key: "${" + key + "}"),
+    st.sampled_from(["seed", "model.hidden", "init", "activation", "activation.leak", "loss", "trainer", "stats"]).map(
+        lambda key: "${" + key + "}"
+    ),
     st.sampled_from(TARGETS).map(lambda name: "{_target_:" + quoted(name) + "}"),
 )
 LIST = st.lists(SCALAR, max_size=3).map(lambda items: f"[{','.join(items)}]")
@@ -513,7 +520,7 @@ def little_memory() -> Iterator[None]:
 @example(words=["trainer.devices='100000000000'"])
 @example(words=["stats=5"])
 @example(words=["init.weights=null"])
-@example(words=["init=xavier", "init.activation=null"])
+@example(words=["init=xavier", "activation=null"])
 @example(words=["++loss._partial_=true"])
 @example(words=["++trainer._partial_=true"])
 @example(words=["trainer.callbacks.0=5"])

@@ -9,7 +9,7 @@ from torch import Tensor
 from benchmarks.peers import BATCH, CLASSES, HIDDEN, LEARNING_RATE, Clock, splits
 from initlab.data import datamodule
 from initlab.nn import init, mlp
-from initlab.nn.activations import Activation
+from initlab.nn.activations import Activation, ReLU
 from initlab.nn.losses import CrossEntropy, Loss
 
 
@@ -23,7 +23,7 @@ def train(
 ) -> None:
     """validate: whether an epoch includes the accuracy on the validation images."""
     x, y, x_val, y_val = splits()
-    phi, loss = Activation(), CrossEntropy(CLASSES)
+    phi, loss = ReLU(), CrossEntropy(CLASSES)
     widths = [784, *(hidden or [HIDDEN]), CLASSES]
     weights, biases = init.draw(init.kaiming(), widths, replicas=replicas, seed=0)
     order = datamodule.EpochOrder(len(x), batch, block=64, seed=0, device=x.device)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from initlab.nn import layer_stats, theory
-from initlab.nn.activations import Activation
 from initlab.tracking.results import Results
 
 STEPS = (0, 200, 400)
@@ -63,22 +62,24 @@ def run(
         "optimizer": {"_target_": "torch.optim.SGD", "lr": 0.05},
         "loss": {"_target_": "initlab.nn.losses.CrossEntropy"},
         "stats": {"probe": 256},
-        "init": {
-            "weights": {"_target_": "initlab.nn.init.kaiming", "mode": "fan_in"},
-            "activation": {"leak": 0, "shift": shift, "scale": 1},
-        },
+        "init": {"weights": {"_target_": "initlab.nn.init.kaiming", "mode": "fan_in"}},
+        "activation": {"_target_": "initlab.nn.activations.ReLU", "leak": 0, "shift": shift, "scale": 1},
     }
-    record = {"overrides": overrides, "config": config, "theory": expected(hidden, inputs, Activation(shift=shift))}
+    record = {
+        "overrides": overrides,
+        "config": config,
+        "theory": expected(hidden, inputs, theory.Phi("ReLU", shift=shift)),
+    }
     return Results(pd.DataFrame(rows), {name: record}, {name: tensors(hidden, inputs)})
 
 
-def expected(hidden: int, inputs: int, phi: Activation) -> dict[str, float]:
+def expected(hidden: int, inputs: int, phi: theory.Phi) -> dict[str, float]:
     """Theory of Kaiming's weights."""
     layers = [
         theory.DrawnLayer(fan_in, fan_out, 2 / fan_in) for fan_in, fan_out in pairwise([inputs, *[5] * hidden, 10])
     ]
-    found = theory.moments(layers, [float(inputs)], phi)
-    names = ("preact_mean", "preact_std", "act_mean", "act_std", "inactive_fraction", "backward_ratio")
+    found = theory.moments(layers, [float(inputs)] * 2, phi, inputs * (0.4 + 0.6 * np.eye(2)))
+    names = ("preact_mean", "preact_std", "act_mean", "act_std", "saturated_fraction", "act_cosine", "backward_ratio")
     values = {f"layer{n}/{name}": float(getattr(m, name)) for n, m in enumerate(found, start=1) for name in names}
     return values | {"chance": 0.1, "outputs": 10, "probe": 200}
 

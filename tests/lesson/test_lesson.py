@@ -14,7 +14,7 @@ from initlab.data.normalized_files import load
 from initlab.lesson import rows, sampling
 from initlab.lesson import table as lesson_table
 from initlab.nn import init
-from initlab.nn.activations import Activation
+from initlab.nn.activations import ReLU
 from initlab.nn.losses import CrossEntropy, MeanSquaredError
 from initlab.workers import Workers
 
@@ -79,7 +79,7 @@ def test_draws_are_those_of_the_formulas(normalized: Path) -> None:
     """Three draws on 200 images, in float64, written as the lesson has it: x @ w."""
     images = load(normalized, "validation")[0][:200]
     found = sampling.first_layer_moments(
-        init.kaiming(), images, {"lin": None, "shifted": Activation(shift=0.5)}, 3, Workers()
+        init.kaiming(), images, {"lin": None, "shifted": ReLU(shift=0.5)}, 3, Workers()
     )
     (W,), _ = init.draw(init.kaiming(), [784, 50], replicas=3, seed=0)
     for draw, w in enumerate(W.mT.double()):

@@ -7,6 +7,7 @@ from scipy import stats as scipy_stats
 
 from initlab.confidence_intervals import mean_ci95
 from initlab.nn import layer_stats
+from initlab.nn.activations import ReLU, Tanh
 
 R, D, E, B = 3, 4, 5, 6
 
@@ -16,15 +17,20 @@ def layer() -> layer_stats.LayerTensors:
     g = torch.Generator().manual_seed(0)
     z = torch.randn(R, D, B, generator=g)
     z[0, 1] = -1.0  # a dead unit
-    return layer_stats.LayerTensors(
-        z, z.clamp_min(0), torch.randn(R, D, B, generator=g), torch.randn(R, D, E, generator=g), torch.randn(R, D, E)
-    )
+    delta, W, gW = torch.randn(R, D, B, generator=g), torch.randn(R, D, E, generator=g), torch.randn(R, D, E)
+    return layer_stats.LayerTensors(z, z.clamp_min(0), delta, W, gW, ReLU().saturated(z))
+
+
+def cosine(a: np.ndarray) -> float:
+    """Pair by pair, of the images that have an activation."""
+    columns = [column / np.linalg.norm(column) for column in a.T if column.any()]
+    return float(np.mean([u @ v for i, u in enumerate(columns) for v in columns[:i]]))
 
 
 def test_each_statistic_is_what_its_name_says(layer: layer_stats.LayerTensors) -> None:
     values = layer_stats.measure([layer, layer])
     for r in range(R):
-        z, a, delta, W, gW = (tensor[r].double().numpy() for tensor in layer)
+        z, a, delta, W, gW = (tensor[r].double().numpy() for tensor in layer[:5])
         expected = {
             "preact_mean": z.mean(),
             "preact_std": z.std(ddof=1),
@@ -34,7 +40,8 @@ def test_each_statistic_is_what_its_name_says(layer: layer_stats.LayerTensors) -
             "grad_std": gW.std(ddof=1),
             "weight_std": W.std(ddof=1),
             "dead_fraction": np.mean((z <= 0).all(axis=1)),
-            "inactive_fraction": np.mean(z <= 0),
+            "saturated_fraction": np.mean(z <= 0),
+            "act_cosine": cosine(a),
         }
         measured = {name: values[f"layer1/{name}"][r].item() for name in expected}
         assert measured == pytest.approx(expected, rel=1e-5)
@@ -56,8 +63,32 @@ def test_histogram_counts_every_value() -> None:
 def test_of_nan_there_is_no_telling_what_is_active(layer: layer_stats.LayerTensors) -> None:
     layer.z[1, 2, 3] = torch.nan
     values = layer_stats.measure([layer, layer])
-    for name in ("layer1/dead_fraction", "layer1/inactive_fraction"):
+    for name in ("layer1/dead_fraction", "layer1/saturated_fraction", "layer1/act_cosine"):
         assert values[name].isnan().tolist() == [False, True, False]
+
+
+def test_saturated_is_a_small_slope() -> None:
+    """tanh'(z) = 0.05 at z = 2.178; a unit that is beyond on every image is dead. Of ReLU these are z <= 0."""
+    z = torch.tensor([[[-9.0, -2.17, 2.17], [2.19, -2.19, 40.0]]])
+    layer = layer_stats.LayerTensors(z, z.tanh(), z, z, z, Tanh().saturated(z))
+    values = layer_stats.measure([layer, layer])
+    assert values["layer1/saturated_fraction"].item() == pytest.approx(4 / 6)
+    assert values["layer1/dead_fraction"].item() == 0.5
+
+
+@pytest.mark.parametrize("factor", [1e-30, 1.0, 1e30])
+def test_cosine_at_any_scale(factor: float) -> None:
+    """Squares of these are beyond float32, at either end; an image without activations is left out."""
+    a = torch.rand(2, 4, 5, generator=torch.Generator().manual_seed(0))
+    a[0, :, 1] = 0
+    found = layer_stats.mean_cosine(a * factor)
+    assert found.tolist() == pytest.approx([cosine(a[r].double().numpy()) for r in range(2)], rel=1e-5)
+
+
+def test_no_cosine_of_a_silent_layer() -> None:
+    a = torch.zeros(2, 4, 5)
+    a[0, :, 0] = 1
+    assert layer_stats.mean_cosine(a).isnan().all()
 
 
 def test_update_ratio_of_plain_sgd(layer: layer_stats.LayerTensors) -> None:

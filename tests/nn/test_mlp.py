@@ -8,18 +8,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from initlab.nn import mlp
-from initlab.nn.activations import Activation
+from initlab.nn.activations import Activation, ReLU
 from initlab.nn.losses import CrossEntropy, MeanSquaredError
 
 R, B, INPUTS = 3, 7, 12
 
 PHIS = {
-    "relu": Activation(),
-    "leaky_relu": Activation(leak=0.01),
-    "shifted_relu": Activation(shift=0.5),
-    "unit_relu": Activation(shift=1 / sqrt(2 * pi), scale=1 / sqrt(0.5 - 0.5 / pi)),
-    "all_three": Activation(leak=-0.3, shift=-0.2, scale=1.7),
-    "one_a_replica": Activation(
+    "relu": ReLU(),
+    "leaky_relu": ReLU(leak=0.01),
+    "shifted_relu": ReLU(shift=0.5),
+    "unit_relu": ReLU(shift=1 / sqrt(2 * pi), scale=1 / sqrt(0.5 - 0.5 / pi)),
+    "all_three": ReLU(leak=-0.3, shift=-0.2, scale=1.7),
+    "one_a_replica": ReLU(
         leak=torch.tensor([0.0, 0.2, 0.01], dtype=torch.float64).view(R, 1, 1),
         shift=torch.tensor([0.5, 0.0, 0.1], dtype=torch.float64).view(R, 1, 1),
         scale=torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64).view(R, 1, 1),
@@ -121,17 +121,17 @@ def test_descend_is_torch_sgd_on_the_gradients(phi: Activation, name: str, hidde
 def test_replicas_never_mix(name: str) -> None:
     """R replicas at once give what each gives alone; and moving one moves no other, not by a bit."""
     x, y, weights, biases = network(2, LOSSES[name].outputs)
-    together, gradients, _ = mlp.loss_and_gradients(x, y, weights, biases, Activation(), LOSSES[name])
+    together, gradients, _ = mlp.loss_and_gradients(x, y, weights, biases, ReLU(), LOSSES[name])
     for r in range(R):
         one = slice(r, r + 1)
         alone, single, _ = mlp.loss_and_gradients(
-            x, y, [W[one] for W in weights], [b[one] for b in biases], Activation(), LOSSES[name]
+            x, y, [W[one] for W in weights], [b[one] for b in biases], ReLU(), LOSSES[name]
         )
         torch.testing.assert_close(together[one], alone, rtol=1e-12, atol=0)
         for ours, theirs in zip(gradients, single, strict=True):
             torch.testing.assert_close(ours.W[one], theirs.W, rtol=1e-11, atol=1e-14)
     weights[0][0] += 1
-    moved, _, _ = mlp.loss_and_gradients(x, y, weights, biases, Activation(), LOSSES[name])
+    moved, _, _ = mlp.loss_and_gradients(x, y, weights, biases, ReLU(), LOSSES[name])
     assert moved[0] != together[0]
     assert torch.equal(moved[1:], together[1:])
 
@@ -146,7 +146,7 @@ def test_cross_entropy_deltas_sum_to_zero() -> None:
 def test_zero_weights_give_log_c() -> None:
     x, y, weights, biases = network(1, 10)
     nought = [torch.zeros_like(t) for t in weights], [torch.zeros_like(t) for t in biases]
-    losses, _, _ = mlp.loss_and_gradients(x, y, *nought, Activation(), CrossEntropy(10))
+    losses, _, _ = mlp.loss_and_gradients(x, y, *nought, ReLU(), CrossEntropy(10))
     torch.testing.assert_close(losses, torch.full((R,), log(10), dtype=torch.float64), rtol=1e-15, atol=0)
 
 
@@ -175,7 +175,7 @@ def test_predictions() -> None:
 
 def test_activation_by_hand() -> None:
     """phi(z) = scale * (max(z, 0) + leak * min(z, 0) - shift), and its slope, on both sides."""
-    phi = Activation(leak=0.1, shift=0.5, scale=2)
+    phi = ReLU(leak=0.1, shift=0.5, scale=2)
     z = torch.tensor([3.0, -1.0])
     torch.testing.assert_close(phi(z), torch.tensor([5.0, -1.2]))
     torch.testing.assert_close(phi.backward(z, torch.ones(2)), torch.tensor([2.0, 0.2]))
@@ -201,4 +201,4 @@ def test_unit_relu_has_mean_0_and_variance_1() -> None:
 )
 def test_activation_refuses(values: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Activation(**values)
+        ReLU(**values)

@@ -16,6 +16,8 @@ from helpers.projects import damage, dvc, edit, git
 from mlflow import MlflowClient
 from omegaconf import OmegaConf
 
+ELEVEN = "kaiming,kaiming_fan_out,kaiming_leaky,lecun,lsuv,normal,orthogonal,pytorch,shifted_relu,unit_relu,xavier"
+
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -127,7 +129,7 @@ def test_two_repros_at_once_and_one_interrupted(short: Path) -> None:
 def test_repro_runs_to_the_end_and_then_has_nothing_to_do(short: Path) -> None:
     """Of three variants: of all of them, CI has seen `dvc repro` before it runs this."""
     clone = short
-    edit(clone / "params.yaml", "glob(*)", "kaiming,normal,shifted_relu")
+    edit(clone / "params.yaml", ELEVEN, "kaiming,normal,shifted_relu")
     output = dvc(clone, "repro")
     variants = ("kaiming", "normal", "shifted_relu")
     metrics = {
@@ -156,10 +158,10 @@ def test_a_changed_variant_changes_only_what_depends_on_it(clone: Path) -> None:
         return len(client.search_runs(["1"], "tags.init != '' and attributes.status = 'FINISHED'"))
 
     begun = trained()
-    edit(clone / "conf" / "init" / "shifted_relu.yaml", "shift: 0.5", "shift: 0.25")
+    edit(clone / "conf" / "activation" / "shifted_relu.yaml", "shift: 0.5", "shift: 0.25")
     assert set(json.loads(dvc(clone, "status", "--json"))) == {"train"}
-    diff = json.loads(dvc(clone, "params", "diff", "--json"))["conf/init/shifted_relu.yaml"]
-    assert diff["activation.shift"] == {"old": 0.5, "new": 0.25, "diff": -0.25}
+    diff = json.loads(dvc(clone, "params", "diff", "--json"))["conf/activation/shifted_relu.yaml"]
+    assert diff["shift"] == {"old": 0.5, "new": 0.25, "diff": -0.25}
     before = {path.name: path.read_text(encoding="utf-8") for path in (clone / "report" / "metrics").iterdir()}
     output = dvc(clone, "repro")
     for stage in ("download", "normalize", "lesson"):
@@ -173,8 +175,17 @@ def test_a_changed_variant_changes_only_what_depends_on_it(clone: Path) -> None:
 
 
 def test_every_variant_is_in_the_params_that_dvc_shows() -> None:
-    listed = {Path(name).stem for name in OmegaConf.load(ROOT / "dvc.yaml").params}
-    assert listed == {path.stem for path in (ROOT / "conf" / "init").glob("*.yaml")}
+    """Each file of a scheme or an activation."""
+    listed = set(OmegaConf.load(ROOT / "dvc.yaml").params)
+    there = [path for group in ("activation", "init") for path in (ROOT / "conf" / group).glob("*.yaml")]
+    assert listed == {path.relative_to(ROOT).as_posix() for path in there}
+
+
+def test_the_pipeline_trains_the_eleven_variants_of_the_report() -> None:
+    """By name: a variant that is added is trained by a sweep, and joins the pipeline if its name is added."""
+    trained = OmegaConf.load(ROOT / "params.yaml").init.split(",")
+    assert trained == ELEVEN.split(",")
+    assert {*trained} < {path.stem for path in (ROOT / "conf" / "init").glob("*.yaml")}
 
 
 def test_kaiming_reaches_what_is_promised() -> None:

@@ -26,7 +26,7 @@ ALL = [
     "loss_curves",
     "histograms_1",
     "histograms_2",
-    "inactive",
+    "saturated",
     "weights",
     "lesson",
 ]
@@ -242,7 +242,7 @@ def bare(found: results.Results) -> results.Results:
     """The results, with configurations that leave what has a default to it."""
     for record in found.runs.values():
         del record["config"]["optimizer"]["lr"]
-        del record["config"]["init"]["activation"]["shift"]
+        del record["config"]["activation"]["shift"]
     return found
 
 

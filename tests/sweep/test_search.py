@@ -28,7 +28,7 @@ SEARCH = (
     *("-m", "experiment=search", "init.weights.gain=tag(log,interval(1,1000))", *SMALL),
     *("hydra.sweeper.n_trials=5", "hydra.sweeper.sampler.n_startup_trials=2"),
 )
-KEYS = "init.activation.shift", "init.weights.gain"
+KEYS = "activation.shift", "init.weights.gain"
 
 
 def client(project: Path) -> MlflowClient:
@@ -144,9 +144,9 @@ def test_what_a_search_refuses(sweeper: dict, message: str, project: Path, monke
 
 def test_what_the_page_types_composes() -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        found = compose("config", ["init=shifted_relu", "init.activation.shift=0.839", "+init.weights.gain=1.28"])
+        found = compose("config", ["init=shifted_relu", "activation.shift=0.839", "init.weights.gain=1.28"])
         assert instantiate(found.init.weights) == init.VarianceScaling(1.28)
-        assert instantiate(found.init.activation).shift == 0.839
+        assert instantiate(found.activation).shift == 0.839
         other = compose("config", ["hydra/sweeper=search"], return_hydra_config=True).hydra.sweeper
         search.check_settings(other, ["optimizer.lr"])
         assert instantiate(other.sampler, start={"optimizer.lr": 0.05})._start == {"optimizer.lr": 0.05}
@@ -165,7 +165,7 @@ def made_up(shifts: list[float], **others: str) -> sweeps.Results:
     return sweeps.sweep(
         *(
             sweeps.run(
-                {"init": "shifted_relu", "init.activation.shift": str(shift)} | others,
+                {"init": "shifted_relu", "activation.shift": str(shift)} | others,
                 accuracies=[0.95 - (shift - 0.8) ** 2 / 10 + replica / 100 for replica in (0, 1, 2)],
                 shift=shift,
                 diverged=shift > 3,
@@ -181,13 +181,13 @@ def test_its_report_shows_the_best_and_the_first() -> None:
     assert view.reference == "shift=0.3"
     assert view.ranking("")[0] == "shift=0.8"
     assert len(view.variants) == 9
-    assert report.best_run(lay_out(found)) == "init=shifted_relu,init.activation.shift=0.8"
+    assert report.best_run(lay_out(found)) == "init=shifted_relu,activation.shift=0.8"
 
     text = report.terminal_table(lay_out(found), {})
     assert [line.split()[0] for line in text.splitlines()[1:4]] == ["shift=0.8", "shift=0.81", "shift=0.7"]
     assert "and 5 more, in report/comparison.md" in text
     lead, table = report.summary(lay_out(found), {})
-    assert "14 trials, init.activation.shift from 0.3 to 3.5. Best by validation accuracy is shift=0.8 with" in lead
+    assert "14 trials, activation.shift from 0.3 to 3.5. Best by validation accuracy is shift=0.8 with" in lead
     assert "the first, shift=0.3, has 93.50" in lead
     assert table.count("\n") == 2 + 9
 
@@ -196,13 +196,13 @@ def test_a_replica_that_diverges_late_is_counted() -> None:
     """Its last finite loss does not stand in for the last one, nor its best accuracy for what it guesses at the end."""
     shifts = [0.5, 0.6, 0.7, 0.8, 0.9]
     found = made_up(shifts)
-    late = (found.replicas["init.activation.shift"] == "0.7") & (found.replicas["replica"] == 2)
+    late = (found.replicas["activation.shift"] == "0.7") & (found.replicas["replica"] == 2)
     last = found.replicas["step"] == found.replicas["step"].max()
     found.replicas.loc[late & last, "val/loss"] = np.nan
     found.replicas.loc[late & last, "val/accuracy"] = np.nan
     search = lay_out(found).search
     assert search is not None
-    row = search.runs.set_index("init.activation.shift").loc[0.7]
+    row = search.runs.set_index("activation.shift").loc[0.7]
     assert (row["diverged"], row["replicas"], row["alike"]) == (1, 3, False)
     found.replicas.loc[late & last, "val/accuracy"] = 0.1
     view = lay_out(found)
@@ -232,8 +232,8 @@ def test_two_numbers_are_a_search_too_and_other_sweeps_are_none() -> None:
     both = sweeps.sweep(*(made_up(shifts, **{"model.shift": gain}) for gain in ("2", "3")))
     view = lay_out(both)
     assert view.search is not None
-    assert view.search.keys == ["init.activation.shift", "model.shift"]
-    assert view.variants[0] == "init.activation.shift=0.5, model.shift=2"  # their last words are the same
+    assert view.search.keys == ["activation.shift", "model.shift"]
+    assert view.variants[0] == "activation.shift=0.5, model.shift=2"  # their last words are the same
     for other in (
         made_up(shifts),  # few
         sweeps.sweep(*(made_up(shifts, seed=seed) for seed in ("0", "1"))),

@@ -140,16 +140,16 @@ def test_a_sweep_has_the_best_results_of_its_jobs(sweep: tuple[Run, list[Run]]) 
     first, second = (set(job.data.params.items()) for job in jobs)
     assert parent.data.params == dict(first & second)
     assert parent.data.params["replicas"] == "2"
-    assert "init.activation.shift" not in parent.data.params
+    assert "activation.shift" not in parent.data.params
 
 
 def test_params_are_the_whole_config(sweep: tuple[Run, list[Run]], client: MlflowClient) -> None:
     _, (_, job) = sweep
     config = OmegaConf.load(client.download_artifacts(job.info.run_id, "config.yaml"))
-    assert config.init.activation.shift == 0.5
+    assert config.activation.shift == 0.5
     assert "tracking" not in config  # an address may hold a password
     params = job.data.params
-    assert params["init.activation.shift"] == "0.5"
+    assert params["activation.shift"] == "0.5"
     assert params["optimizer._target_"] == "torch.optim.SGD"
     assert params["model.hidden.0"] == "50"
     assert set(params) == set(leaves(OmegaConf.to_container(config)))
@@ -459,7 +459,7 @@ def test_what_a_sweep_knows_of_its_jobs(
         ("seed=-1", "seed is -1; expected a whole number of at least 0"),
         ("model.hidden=[50,-5]", "width is -5; expected a whole number of at least 1"),
         ("optimizer.lr=-0.1", "optimizer: Invalid learning rate: -0.1"),
-        ("init.activation.leak=steep", "init.weights: leak is 'steep'; expected a finite number"),
+        ("activation.leak=steep", "activation: leak is 'steep'; expected a finite number"),
         ("init.weights.mode=sideways", "init.weights: mode is 'sideways'; expected one of fan_in, fan_out"),
         ("+loss.classes=5", "loss.classes is 5; expected no such key: the data have the classes"),
         ("+loss.outputs=5", "loss: CrossEntropy.__init__() got an unexpected keyword argument 'outputs'"),

@@ -1,6 +1,7 @@
 """A sweep's results come back from a folder as they went in."""
 
 import resource
+from copy import deepcopy
 from pathlib import Path
 
 import pandas as pd
@@ -26,6 +27,24 @@ def test_there_and_back(tmp_path: Path) -> None:
     assert after.runs == before.runs
     assert all(torch.equal(after.tensors["init=a"][name], tensor) for name, tensor in before.tensors["init=a"].items())
     assert after.tensors["init=a"].keys() == before.tensors["init=a"].keys()
+
+
+def test_an_older_record(tmp_path: Path) -> None:
+    """Its activation was in `init`, and the share of saturated pre-activations, then those at or below 0, `inactive`."""
+    now = made()
+    name, former = "layer1/saturated_fraction", "layer1/inactive_fraction"
+    now.replicas[name] = 0.5
+    now.runs["init=a"]["theory"][name] = 0.5
+    now.runs["init=a"]["config"] |= {"init": {"weights": {"gain": 2}}, "activation": {"shift": 0.5}}
+    old = results.Results(*deepcopy(now))
+    old.replicas.rename(columns={name: former}, inplace=True)
+    record = old.runs["init=a"]
+    record["config"]["init"]["activation"] = record["config"].pop("activation")
+    record["theory"][former] = record["theory"].pop(name)
+    results.save(old, tmp_path)
+    read = results.load(tmp_path)
+    assert read.runs == now.runs
+    assert list(read.replicas) == list(now.replicas)
 
 
 def test_the_digest_is_that_of_the_values(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_a_diverged_replica_is_seen_on_a_device(on_device: None, normalized: Pat
     """Where maxima ignore NaN, as they may on MPS."""
     words = [*SHORT, "trainer.max_epochs=1", "optimizer.lr=1e9", "+trainer.inference_mode=false"]
     last = runs.train(tmp_path / "run", runs.composed(normalized, *words)).history[6]
-    for name in ("val/loss", "test/loss", "layer1/dead_fraction", "layer2/inactive_fraction"):
+    for name in ("val/loss", "test/loss", "layer1/dead_fraction", "layer2/saturated_fraction"):
         assert np.isnan(last[name]).all(), name
 
 

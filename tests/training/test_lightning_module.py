@@ -17,7 +17,7 @@ from initlab.data import datamodule
 from initlab.data.datamodule import DataModule
 from initlab.data.normalized_files import load
 from initlab.nn import init, mlp
-from initlab.nn.activations import Activation
+from initlab.nn.activations import ReLU
 from initlab.nn.losses import CrossEntropy
 from initlab.random_streams import stream
 from initlab.training.callbacks import UNITS, LayerStatistics, RecordMetrics
@@ -36,7 +36,7 @@ def network(kind: type[Network] = Network, **changes) -> Network:
         "replicas": 2,
         "seed": 0,
         "scheme": init.kaiming(),
-        "activation": Activation(),
+        "activation": ReLU(),
         "loss": CrossEntropy(10),
         "optimizer": SGD,
     }
@@ -289,7 +289,7 @@ def test_lecun_keeps_the_variance_of_the_images(validation: torch.Tensor) -> Non
 def test_kaiming_relu_and_shifted_relu_means(validation: torch.Tensor) -> None:
     """Kaiming: mean near 0.55, std near 0.82; minus 0.5, the mean is near 0.05 and the std the same, exactly."""
     z = first_layer(init.kaiming(), validation)
-    plain, shifted = Activation()(z), Activation(shift=0.5)(z)
+    plain, shifted = ReLU()(z), ReLU(shift=0.5)(z)
     assert_mean(plain.mean((1, 2)), 0.55, rounding=0.005)
     assert_mean(plain.std((1, 2)), 0.82, rounding=0.005)
     assert_mean(shifted.mean((1, 2)), 0.05, rounding=0.005)
@@ -308,7 +308,7 @@ def test_depth_explodes_vanishes_or_keeps_the_scale(validation: torch.Tensor) ->
         "pytorch": init.TorchLinear(),
     }.items():
         weights, biases = init.draw(scheme, [784, *[50] * 8], replicas=50, seed=0)
-        z = mlp.forward(validation[:, :200], weights, biases, Activation()).z
+        z = mlp.forward(validation[:, :200], weights, biases, ReLU()).z
         left[name] = (z[-1].std(-1).mean() / z[0].std(-1).mean()).item()
     assert left["normal"] > 1e4
     assert 1 / 3 < left["kaiming"] < 3
@@ -377,7 +377,7 @@ def test_blocks_hand_out_columns(normalized: Path) -> None:
         ({"optimizer": optim.LBFGS}, "optimizer LBFGS mixes"),
         ({"scheme": None}, "scheme is None; expected initlab.nn.init.Scheme"),
         ({"activation": None}, "activation is None; expected initlab.nn.activations.Activation"),
-        ({"loss": Activation()}, "expected initlab.nn.losses.Loss"),
+        ({"loss": ReLU()}, "expected initlab.nn.losses.Loss"),
     ],
 )
 def test_network_refuses(changes: dict, message: str) -> None:
@@ -424,6 +424,6 @@ def test_theory_goes_with_the_measurements(normalized: Path) -> None:
     expected = expected_statistics(module.scheme, module.activation, module.widths(784), probe)
     values = fitted.measurements
     assert set(expected) - set(values[0]) == {"layer1/backward_ratio"}
-    for name in ("layer1/preact_mean", "layer1/act_mean", "layer1/inactive_fraction", "layer2/preact_mean"):
+    for name in ("layer1/preact_mean", "layer1/act_mean", "layer1/saturated_fraction", "layer2/preact_mean"):
         measured = values[0][name]
         assert abs(measured.mean() - expected[name]) < 4 * measured.std(ddof=1) / sqrt(100), name

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from initlab.data import normalized_files
 from initlab.nn import init, mlp
-from initlab.nn.activations import Activation
+from initlab.nn.activations import Activation, ReLU
 from initlab.nn.losses import Loss
 from initlab.random_streams import stream
 from initlab.workers import Workers
@@ -22,7 +22,7 @@ WIDTH = 50  # hidden units of the lesson's network
 DEPTH = 8  # hidden layers, for claims about several
 STEPS, BATCH, CHECKED = 100, 64, 2000  # training steps and batch size; validation images to measure accuracy on
 SLICE = 20, 1000  # replicas and images that are multiplied at a time: they fit into the cache
-RELU = Activation()
+RELU = ReLU()
 KAIMING = init.kaiming()
 
 

@@ -33,11 +33,11 @@ from initlab.lesson.sampling import (
     second_moments,
 )
 from initlab.nn import init, theory
-from initlab.nn.activations import Activation
+from initlab.nn.activations import ReLU
 from initlab.nn.losses import CrossEntropy, MeanSquaredError
 from initlab.workers import Workers, one_thread_each
 
-LECUN, SHIFTED = init.VarianceScaling(1), Activation(shift=0.5)
+LECUN, SHIFTED = init.VarianceScaling(1), ReLU(shift=0.5)
 
 
 def rows(raw: Path, normalized: Path, *, draws: int, workers: Workers) -> list[Row]:
@@ -150,7 +150,7 @@ def claims_on_the_shift(images: Tensor, draws: int, workers: Workers) -> Iterato
         "shift at which the mean is zero, kaiming",
         "0.5",
         drawn["relu mean"],
-        float(theory.act_mean(q, RELU).mean()),
+        float(theory.act_mean(q, theory.Phi.of(RELU)).mean()),
         f"near it: 1/sqrt(pi) = {theory.zero_mean_shift(2):.3f} for N(0, 1) inputs; images of many norms lower it",
     )
     yield random(
@@ -269,7 +269,7 @@ def expectations(variance: float, images: Tensor) -> dict[str, float]:
     values = {"w1 mean": 0.0, "w1 std": sqrt(variance)}
     layers = [theory.DrawnLayer(784, WIDTH, variance), theory.DrawnLayer(WIDTH, 1, 1 / WIDTH)]
     for name, phi in {"relu": RELU, "shifted": SHIFTED}.items():
-        moments, _ = theory.moments(layers, square_norms, phi)
+        moments, _ = theory.moments(layers, square_norms, theory.Phi.of(phi))
         values |= {"lin mean": moments.preact_mean, "lin std": moments.preact_std}
         values |= {f"{name} mean": moments.act_mean, f"{name} std": moments.act_std}
     return values

@@ -18,7 +18,7 @@ class LayerTensors(NamedTuple):
     """Tensors of one layer on a batch of B images, with a leading replica axis.
 
     z: pre-activations (R, D, B).  a: activations (R, D, B).  delta: dL/dz (R, D, B), L the mean over the batch.
-    W: weights (R, D, E).  gW: dL/dW (R, D, E).
+    W: weights (R, D, E).  gW: dL/dW (R, D, E).  saturated: where |phi'(z)| is small (R, D, B): `Activation.saturated`.
     """
 
     z: Tensor
@@ -26,6 +26,7 @@ class LayerTensors(NamedTuple):
     delta: Tensor
     W: Tensor
     gW: Tensor  # noqa: N815 (the formula's name)
+    saturated: Tensor
 
 
 def std(x: Tensor) -> Tensor:
@@ -47,12 +48,27 @@ ALL_LAYERS: dict[str, Callable[[LayerTensors], Tensor]] = {
     "weight_std": lambda layer: std(layer.W),
 }
 
-# For hidden layers only, since the last layer is linear. A unit is dead if it is active on no image of the batch.
-# Both statistics are NaN for a replica whose pre-activations contain a NaN.
+# For hidden layers only, since the last layer is linear. A unit is dead if it is saturated on every image of the batch.
+# All of them are NaN for a replica whose pre-activations contain a NaN.
 HIDDEN_LAYERS: dict[str, Callable[[LayerTensors], Tensor]] = {
-    "dead_fraction": lambda layer: (layer.z <= 0).all(-1).float().mean(-1) + _nan_if_any(layer.z),
-    "inactive_fraction": lambda layer: (layer.z <= 0).float().mean(INNER) + _nan_if_any(layer.z),
+    "dead_fraction": lambda layer: layer.saturated.all(-1).float().mean(-1) + _nan_if_any(layer.z),
+    "saturated_fraction": lambda layer: layer.saturated.float().mean(INNER) + _nan_if_any(layer.z),
+    "act_cosine": lambda layer: mean_cosine(layer.a) + _nan_if_any(layer.z),
 }
+
+
+def mean_cosine(a: Tensor) -> Tensor:
+    """Mean of a_i.a_j / (|a_i| |a_j|) over all pairs of different images: (R, D, B) -> (R,).
+
+    With columns u_i = a_i / |a_i| it is (|sum_i u_i|^2 - n) / (n (n - 1)), n images. Images without any activation are
+    left out, and if fewer than two are left it is NaN. Columns are divided by their largest entry first, whose square
+    might not be within float32's range.
+    """
+    largest = a.abs().amax(-2, keepdim=True)  # (R, 1, B)
+    u = torch.where(largest > 0, a / largest, 0)
+    u = u / torch.linalg.vector_norm(u, dim=-2, keepdim=True).clamp_min(1)  # a column's norm is 0, or at least 1
+    n = (largest > 0).sum(INNER)  # (R,)
+    return (u.sum(-1).square().sum(-1) - n) / (n * (n - 1))
 
 
 def _nan_if_any(z: Tensor) -> Tensor:

@@ -82,7 +82,7 @@ def replay(uri: str, run_id: str, *, folder: Path, allow: Sequence[str] = (), pa
         name=f"replay of {first.name}",
         config=config,
         sweep=parent,
-        tags={key: first.tags[key] for key in ("init", "model") if key in first.tags}
+        tags={key: first.tags[key] for key in ("init", "activation", "model") if key in first.tags}
         | {"replay.of": run_id, "mlflow.note.content": f"Replay of {link}."},
     )
     with record as run:

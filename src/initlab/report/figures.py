@@ -34,7 +34,7 @@ def figures(layout: Layout, lesson: pd.DataFrame | None) -> dict[str, Callable[[
             "activation_std": partial(by_depth, layout, "act_std", f"{label}activations", (0.03, 30), log=True),
             "activation_mean": partial(by_depth, layout, "act_mean", "mean of activations", (-1, 3.2), log=False),
             "gradients": partial(by_depth, layout, "delta_std", f"{label}dL/dz", (5e-5, 2), log=True),
-            "inactive": partial(inactive, layout),
+            "saturated": partial(saturated, layout),
         }
     found |= {
         "final_accuracy": partial(final_accuracy, layout),
@@ -252,13 +252,13 @@ def histograms(layout: Layout, setting: str) -> Figure:
     return figure
 
 
-def inactive(layout: Layout) -> Figure:
-    """Share of pre-activations at or below zero over training, one line per layer. The first layer is the darkest."""
-    figure, panels = plotting.panels(layout, "thousand steps", "inactive, %")
+def saturated(layout: Layout) -> Figure:
+    """Share of saturated pre-activations over training, one line per layer. The first layer is the darkest."""
+    figure, panels = plotting.panels(layout, "thousand steps", "saturated, %")
     for variant, axes, number, setting in plotting.series(layout, panels):
         layers = layout.hidden(variant, setting)
         for layer in range(1, layers + 1):
-            found = layout.steps(variant, setting, f"layer{layer}/inactive_fraction")
+            found = layout.steps(variant, setting, f"layer{layer}/saturated_fraction")
             color = SHADES(0.9 * (layer - 1) / (layers - 1)) if layers > 1 else DARK
             line = SERIES[number]["linestyle"]
             axes.plot(found["step"] / 1000, 100 * found["mean"], color=color, linestyle=line, linewidth=1)

@@ -94,7 +94,11 @@ class Layout:
 
     def shift(self, variant: str, setting: str) -> float:
         """Returns the constant that the activation subtracts."""
-        return float(self.config(variant, setting)["init"]["activation"].get("shift", 0))
+        return float(self.config(variant, setting)["activation"].get("shift", 0))
+
+    def same_function(self, variant: str, other: str, setting: str) -> bool:
+        """Returns whether two variants have the same activation, up to its constants."""
+        return len({self.config(v, setting)["activation"].get("_target_") for v in (variant, other)}) == 1
 
     def replicas(self, variant: str, setting: str, name: str) -> np.ndarray:
         """Returns the values of a metric after the last step, one per replica (R,)."""

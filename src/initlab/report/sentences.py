@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from math import isfinite
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -83,10 +84,8 @@ def definitions(layout: Layout) -> list[tuple[str, str, str]]:
     rows = []
     for variant in layout.variants:
         setting = next(s for v, s in layout.run if v == variant)
-        parts = layout.config(variant, setting)["init"]
-        values = {key: value for key, value in parts["weights"].items() if key != "_target_"}
-        scheme = parts["weights"]["_target_"].rpartition(".")[2]
-        rows.append((variant, f"{scheme}({_pairs(values)})", _pairs(parts["activation"])))
+        config = layout.config(variant, setting)
+        rows.append((variant, _call(config["init"]["weights"]), _call(config["activation"])))
     return rows
 
 
@@ -212,8 +211,9 @@ def inside(layout: Layout) -> list[str]:
         if not dead:
             continue
         most = max(dead, key=lambda v: dead[v])
-        share = f"The largest share of dead units, active on no image of the probe, is {most}'s: {100 * dead[most]:.1f}"
-        text = _with(setting, f"{share}{SPACE}%." if dead[most] > 0 else "No unit is dead at the end.")
+        share = f"is {most}'s: {100 * dead[most]:.1f}{SPACE}%."
+        text = f"The largest share of dead units, saturated on every image of the probe, {share}"
+        text = _with(setting, text if dead[most] > 0 else "No unit is dead at the end.")
         first, *others = layout.pair(setting)
         for other in others:
             if not all(layout.survivors(v, setting, "layer1/act_mean").size for v in (first, other)):
@@ -265,7 +265,7 @@ def conclusions(layout: Layout) -> list[str]:
             scores = f"{accuracy(layout, other, setting)} against {accuracy(layout, first, setting)}"
             if layout.search is not None and difference is not None:
                 takeaways.append(f"{other}, beside {first}, {_effect(difference)} of the test images: {scores}.")
-            elif change and difference is not None:
+            elif change and difference is not None and layout.same_function(other, first, setting):
                 takeaways.append(
                     _with(setting, f"Taking {change:g} off the activation ({other}) {_effect(difference)}: {scores}.")
                 )
@@ -364,9 +364,11 @@ def _same(values: Iterable[object]) -> str:
     return " or ".join(dict.fromkeys(f"{value:g}" if isinstance(value, float) else str(value) for value in values))
 
 
-def _pairs(values: dict) -> str:
-    shown = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in values.items()}
-    return ", ".join(f"{key}={value}" for key, value in shown.items() if key != "_target_")
+def _call(config: dict[str, Any]) -> str:
+    """Formats a configuration as the call that it makes: ReLU(leak=0, shift=0.5, scale=1)."""
+    shown = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in config.items()}
+    values = ", ".join(f"{key}={value}" for key, value in shown.items() if key != "_target_")
+    return f"{config['_target_'].rpartition('.')[2]}({values})"
 
 
 def _percent(share: float) -> str:

@@ -95,8 +95,9 @@ def resume_run_id(config: DictConfig) -> str | None:
 
 
 def chosen_groups(job: Any) -> dict[str, str]:
-    """Returns the choices of the groups init and model, which become tags of a run."""
-    return {group: job.runtime.choices[group] for group in ("init", "model") if job.runtime.choices.get(group)}
+    """Returns the choices of the groups init, activation and model, which become tags of a run."""
+    groups = ("init", "activation", "model")
+    return {group: job.runtime.choices[group] for group in groups if job.runtime.choices.get(group)}
 
 
 def run_name(job: Any) -> str:
@@ -192,7 +193,7 @@ def open_parent_run(config: DictConfig, *, resume: bool) -> "ParentRun":
 def write_shared_keys(config: DictConfig) -> None:
     """Notes in the sweep's folder which keys all jobs share, so that the names of jobs leave them out.
 
-    init and model are never left out, so that a variant of a network has the same name in every sweep.
+    init, activation and model are never left out, so that a variant of a network has the same name in every sweep.
     """
     swept, shared = ({item.key_or_group for item in items} for items in split_overrides(config))
     keys = sorted(shared - swept - chosen_groups(config.hydra).keys())

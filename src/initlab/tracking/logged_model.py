@@ -50,13 +50,13 @@ def save(
     weights (R, D, E), biases (R, D, 1): first layer first.  pixels: what pixels 0..255 are normalised to (256,).
     example: normalised images (N, inputs), which become the model's input example as pixels.
     """
-    constants = {key: getattr(activation, key) for key in ("leak", "shift", "scale")}
-    known = type(loss) in pyfunc.LOSSES.values() and type(activation) is activations.Activation
-    if not known or any(isinstance(constant, Tensor) for constant in constants.values()):
+    known = type(loss) in pyfunc.LOSSES.values() and type(activation) in pyfunc.ACTIVATIONS.values()
+    if not known or any(isinstance(constant, Tensor) for constant in activation.constants.values()):
         return False
     replicas = len(weights[-1])
     settings = {
-        "activation": constants,
+        "activation": type(activation).__name__,
+        "constants": activation.constants,
         "loss": type(loss).__name__,
         "classes": loss.classes,  # type: ignore[attr-defined]
         "layers": len(weights),

@@ -9,11 +9,12 @@ import torch
 from safetensors.torch import load
 from torch import Tensor
 
-from initlab.nn import mlp
+from initlab.nn import activations, mlp
 from initlab.nn.activations import Activation
 from initlab.nn.losses import CrossEntropy, Loss, MeanSquaredError
 
 LOSSES = {loss.__name__: loss for loss in (CrossEntropy, MeanSquaredError)}
+ACTIVATIONS = {cls.__name__: cls for cls in Activation.__subclasses__() if cls.__module__ == activations.__name__}
 WEIGHTS, SETTINGS = "networks.safetensors", "networks.json"
 CHUNK = 500  # images at a time, to bound memory
 
@@ -50,6 +51,6 @@ def _load_pyfunc(path: str) -> Networks:
         [tensors[f"layer{number}/weight"] for number in layers],
         [tensors[f"layer{number}/bias"] for number in layers],
         tensors["pixels"],
-        Activation(**settings["activation"]),
+        ACTIVATIONS[settings["activation"]](**settings["constants"]),
         LOSSES[settings["loss"]](settings["classes"]),
     )

@@ -95,7 +95,7 @@ def _variants(query: str) -> dict[str, object]:
         for layer in range(1, LAYERS + 1)
     ]
     metrics = ("test/accuracy", "test/accuracy.ci95", "val/loss")
-    tags = ("init", "model", "seed")
+    tags = ("init", "activation", "model", "seed")
     return {
         "orderByKey": "metrics.`test/accuracy`",  # by any other column than time, jobs are listed beside their parents
         "orderByAsc": False,

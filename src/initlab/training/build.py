@@ -45,7 +45,7 @@ def build(cfg: DictConfig, folder: Path) -> Components:
         replicas=cfg.replicas,
         seed=cfg.seed,
         scheme=instantiate(cfg.init.weights),
-        activation=instantiate(cfg.init.activation),
+        activation=instantiate(cfg.activation),
         loss=instantiate(cfg.loss, classes=facts["classes"]),
         optimizer=instantiate(cfg.optimizer),
     )

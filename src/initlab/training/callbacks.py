@@ -67,7 +67,7 @@ class LayerStatistics(Callback):
         x, y = self.images, self.labels
         _, gradients, trace = mlp.loss_and_gradients(x, y, weights, biases, activation, group.module.loss)
         layers = [
-            layer_stats.LayerTensors(z, a, gradient.z, W, gradient.W)
+            layer_stats.LayerTensors(z, a, gradient.z, W, gradient.W, activation.saturated(z))
             for z, a, W, gradient in zip(trace.z, trace.a[1:], weights, gradients, strict=True)
         ]
         group.pending.append((step, layer_stats.measure(layers) | group.take_train_loss()))

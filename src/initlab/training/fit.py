@@ -15,7 +15,7 @@ from torch import Tensor
 
 from initlab.data import normalized_files
 from initlab.data.normalize import pixel_values
-from initlab.nn import init, theory
+from initlab.nn import gaussian, init, theory
 from initlab.nn.activations import Activation
 from initlab.tracking import artifacts, logged_model, provenance, reuse
 from initlab.tracking.run_logger import RunLogger
@@ -25,6 +25,8 @@ from initlab.training.callbacks import EpochLog, RecordMetrics
 from initlab.workers import one_thread_each
 
 log = logging.getLogger(__name__)
+
+PAIRED = 256  # images whose pairs theory takes the mean cosine of: all of the default probe, the first of a larger one
 
 
 def train(config: Mapping[str, Any], run: RunLogger) -> float:
@@ -114,8 +116,11 @@ def expected_statistics(
 ) -> dict[str, float]:
     """Returns {"layer1/act_std": ...}: what `theory.moments` predicts at initialisation, on images (N, inputs).
 
+    It is empty if weights do not have mean zero, or theory does not know the activation.
     widths: [inputs, hidden..., outputs].  images: normalised.
     """
+    if not scheme.zero_mean or type(activation).__name__ not in gaussian.FUNCTIONS:
+        return {}
     layers = [
         theory.DrawnLayer(
             fan_in,
@@ -125,12 +130,14 @@ def expected_statistics(
         )
         for fan_in, fan_out in pairwise(widths)
     ]
-    square_norms = images.double().square().sum(1)
+    pairs = images[:PAIRED].double()
+    square_norms, products = images.double().square().sum(1), pairs @ pairs.T
     values: dict[str, float] = {}
-    for number, expected in enumerate(theory.moments(layers, square_norms, activation), start=1):
+    phi = theory.Phi.of(activation)
+    for number, expected in enumerate(theory.moments(layers, square_norms, phi, products), start=1):
         names = ["preact_mean", "preact_std", "act_mean", "act_std"]
         if number < len(layers):
-            names += ["inactive_fraction", "backward_ratio"]
+            names += ["saturated_fraction", "act_cosine", "backward_ratio"]
         values |= {f"layer{number}/{name}": float(getattr(expected, name)) for name in names}
     return values
 

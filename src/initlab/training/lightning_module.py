@@ -36,7 +36,8 @@ warnings.filterwarnings("ignore", ".*could not find the monitored key", category
 class Network(LightningModule):
     """`replicas` networks of one init scheme, trained side by side on the same batches.
 
-    hidden: widths of the hidden layers.  scheme, activation, loss: from the config groups `init` and `loss`.
+    hidden: widths of the hidden layers.  scheme, activation, loss: from the config groups `init`,
+    `activation` and `loss`.
     optimizer: function from parameters to a torch.optim optimiser, which must treat all entries of a tensor alike.
     On a CPU, `workers` train the replicas in groups. On any other device, one group holds all replicas.
     statistics: set by the callback `LayerStatistics`, if there is one.
@@ -62,7 +63,8 @@ class Network(LightningModule):
         check_type("loss", loss, Loss)
         validate_optimizer(optimizer)
         self.automatic_optimization = False
-        self.hidden, self.replicas, self.seed, self.scheme = list(hidden), replicas, seed, scheme
+        self.hidden, self.replicas, self.seed = list(hidden), replicas, seed
+        self.scheme = scheme.for_activation(activation)
         self.activation, self.loss, self.optimizer = activation, loss, optimizer
         self.shard, self.workers = Shard(replicas), Workers()
         self.groups: list[ReplicaGroup] = []

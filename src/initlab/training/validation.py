@@ -37,6 +37,8 @@ ONLY: dict[str, tuple[tuple[object, ...], str]] = {
 
 def validate_config(cfg: DictConfig) -> None:
     """Checks the values that no object checks itself. Raises ValueError, naming the key and the value."""
+    if OmegaConf.is_dict(cfg.init) and "activation" in cfg.init:
+        raise ValueError("init.activation is not known; the activation is a choice of its own: activation=relu")
     if not OmegaConf.is_list(cfg.model.hidden):
         raise ValueError(f"model.hidden is {cfg.model.hidden!r}; expected a list of widths, [100] for one layer")
     if type(cfg.trainer.max_epochs) is not int or cfg.trainer.max_epochs == 0:
