@@ -30,14 +30,13 @@ def test_there_and_back(tmp_path: Path) -> None:
 
 
 def test_an_older_record(tmp_path: Path) -> None:
-    """Its activation was in `init`, and the share of saturated pre-activations, then those at or below 0, `inactive`."""
+    """Its activation was in `init`, and what is saturated was called inactive."""
     now = made()
     name, former = "layer1/saturated_fraction", "layer1/inactive_fraction"
     now.replicas[name] = 0.5
     now.runs["init=a"]["theory"][name] = 0.5
     now.runs["init=a"]["config"] |= {"init": {"weights": {"gain": 2}}, "activation": {"shift": 0.5}}
-    old = results.Results(*deepcopy(now))
-    old.replicas.rename(columns={name: former}, inplace=True)
+    old = now._replace(replicas=now.replicas.rename(columns={name: former}), runs=deepcopy(now.runs))
     record = old.runs["init=a"]
     record["config"]["init"]["activation"] = record["config"].pop("activation")
     record["theory"][former] = record["theory"].pop(name)
