@@ -66,6 +66,17 @@ def _parser() -> argparse.ArgumentParser:
     sync.add_argument("--tracking-uri", help="MLflow's store (default: the one in which each run began)")
     sync.set_defaults(run=_sync, failed=1)
 
+    theory = commands.add_parser(
+        "theory",
+        help="print what theory expects of a network before training",
+        description="Prints what mean-field theory expects of every layer of a network before training, and of layers "
+        "without end: fixed points and depth scales. It needs neither data nor torch.",
+    )
+    theory.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="as python train.py takes them: init=critical"
+    )
+    theory.set_defaults(run=_theory, failed=1)
+
     lesson = commands.add_parser(
         "lesson",
         help="compare the lesson's numbers with theory and many draws",
@@ -119,6 +130,13 @@ def _sync(chosen: argparse.Namespace) -> int:
     from initlab.tracking.sync import sync_runs
 
     return 1 if sync_runs(chosen.folders, chosen.tracking_uri) else 0
+
+
+def _theory(chosen: argparse.Namespace) -> int:
+    from initlab.theory_table import describe
+
+    print(describe(chosen.overrides))
+    return 0
 
 
 def _lesson(chosen: argparse.Namespace) -> int:

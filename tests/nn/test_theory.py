@@ -1,6 +1,5 @@
 """Each formula against sampling, at a width and a number of draws that make the standard error sharp."""
 
-from itertools import pairwise
 from math import pi, sqrt
 
 import numpy as np
@@ -32,22 +31,10 @@ def bias(scheme: init.Scheme, width: int, phi: Activation | None = None) -> floa
     return 1e-6 if phi is not None and phi.shift == 0 else 0.01  # float32's rounding
 
 
-def layers(scheme: init.Scheme, widths: list[int]) -> list[theory.DrawnLayer]:
-    return [
-        theory.DrawnLayer(
-            fan_in,
-            fan_out,
-            None if scheme.unit_variance else scheme.variance(fan_out, fan_in),
-            scheme.bias_variance(fan_out, fan_in),
-        )
-        for fan_in, fan_out in pairwise(widths)
-    ]
-
-
 def expected_of(scheme: init.Scheme, widths: list[int], x: torch.Tensor, phi: Activation) -> list[theory.Moments]:
     """What theory expects of each layer on x (E, B)."""
     products = x.double().mT @ x.double()
-    return theory.moments(layers(scheme, widths), products.diagonal(), of(phi), products)
+    return theory.moments(init.drawn_layers(scheme, widths), products.diagonal(), of(phi), products)
 
 
 def drawn(

@@ -138,6 +138,10 @@ class Phi:
         shift, scale = constants.pop("shift", 0.0), constants.pop("scale", 1.0)
         return cls(name, shift, scale, constants)
 
+    def __str__(self) -> str:
+        constants = {**self.constants, "shift": self.shift, "scale": self.scale}
+        return f"{self.name}({', '.join(f'{name}={value}' for name, value in constants.items())})"
+
     def f(self, z: Array) -> Array:
         """f(z), elementwise."""
         return FUNCTIONS[self.name][0](z, **self.constants)

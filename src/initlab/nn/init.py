@@ -373,6 +373,19 @@ def draw(
     return weights, biases
 
 
+def drawn_layers(scheme: Scheme, widths: Sequence[int]) -> list[theory.DrawnLayer]:
+    """Returns every layer as theory sees it. widths: [inputs, hidden..., outputs]."""
+    return [
+        theory.DrawnLayer(
+            fan_in,
+            fan_out,
+            None if scheme.unit_variance else scheme.variance(fan_out, fan_in),
+            scheme.bias_variance(fan_out, fan_in),
+        )
+        for fan_in, fan_out in pairwise(widths)
+    ]
+
+
 def check_sizes(widths: Sequence[int], *, replicas: int, seed: int) -> None:
     """Raises ValueError unless replicas and widths are integers of at least 1, and the seed is one of at least 0."""
     check_int("replicas", replicas, least=1)

@@ -175,7 +175,7 @@ def fixed_point(gain: float, phi: Phi, bias_variance: float = 0.0) -> FixedPoint
     for ReLU then q* = pi shift^2 / 2, and the rate is 1 - 2/pi whatever the shift. Others are bracketed on a grid.
     """
     if phi.leak is None:
-        q = _smallest_root(lambda q: gain * act_second(q, phi) + bias_variance - q, np.logspace(-12, 12, 961))
+        q = _smallest_root(lambda q: gain * act_second(q, phi) + bias_variance - q, np.logspace(-12, 12, 241))
         return None if q is None else FixedPoint(q, _rate(q, gain, phi))
     A = gain * phi.scale**2 * (1 + phi.leak**2) / 2
     B = gain * phi.scale**2 * phi.shift * (1 - phi.leak) / sqrt(2 * pi)
@@ -196,14 +196,14 @@ def _rate(q: float, gain: float, phi: Phi) -> float:
 
 def _smallest_root(function: Callable[[Array], Array], grid: Array) -> float | None:
     """Returns the smallest x at which a function changes its sign between two points of an ascending grid."""
-    signs = np.sign(function(grid))
-    (at,) = np.nonzero(signs[1:] * signs[:-1] < 0)
+    above = function(grid) >= 0
+    (at,) = np.nonzero(above[1:] != above[:-1])
     if not len(at):
         return None
     low, high = grid[at[0]], grid[at[0] + 1]
     for _ in range(80):
         middle = (low + high) / 2
-        same = np.sign(function(np.array([middle])))[0] == signs[at[0]]
+        same = (function(np.array([middle]))[0] >= 0) == above[at[0]]
         low, high = (middle, high) if same else (low, middle)
     return float(low)
 
@@ -298,7 +298,7 @@ def critical(phi: Phi, bias_variance: float | None = None) -> Critical:
     Source: Hayou, Doucet & Rousseau (2019), "On the impact of the activation function on deep neural networks
     training", section 3.1.
     """
-    grid = np.logspace(-6, 10, 1601)
+    grid = np.logspace(-6, 10, 401)
 
     def weight(q: ArrayLike) -> Array:
         return 1 / (phi.scale**2 * gaussian.slope_second(q, phi))

@@ -4,7 +4,6 @@ import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -121,15 +120,7 @@ def expected_statistics(
     """
     if not scheme.zero_mean or type(activation).__name__ not in gaussian.FUNCTIONS:
         return {}
-    layers = [
-        theory.DrawnLayer(
-            fan_in,
-            fan_out,
-            None if scheme.unit_variance else scheme.variance(fan_out, fan_in),
-            scheme.bias_variance(fan_out, fan_in),
-        )
-        for fan_in, fan_out in pairwise(widths)
-    ]
+    layers = init.drawn_layers(scheme, widths)
     pairs = images[:PAIRED].double()
     square_norms, products = images.double().square().sum(1), pairs @ pairs.T
     values: dict[str, float] = {}
