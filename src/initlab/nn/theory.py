@@ -90,7 +90,7 @@ def moments(
         for number, layer in enumerate(layers, start=1):
             v = 1 / inputs.mean() if layer.variance is None else layer.variance
             if number > 1:
-                ratios.append(float(backward_ratio(layer.fan_out, v, q, phi).mean()))
+                ratios.append(backward_ratio(layer.fan_out, v, q, phi))
             q = v * inputs + layer.bias_variance  # (N,)
             if number == len(layers):
                 found.append(Moments(q.mean(), 0.0, q.mean(), nan, nan, nan))
@@ -135,12 +135,12 @@ def act_variance(q: ArrayLike, phi: Phi) -> Array:
     return phi.scale**2 * (gaussian.f_second(q, phi) - gaussian.f_mean(q, phi) ** 2)
 
 
-def backward_ratio(fan_out: int, variance: float, q: ArrayLike, phi: Phi) -> Array:
-    """E[delta_l^2] / E[delta_{l+1}^2] = fan_out_{l+1} v_{l+1} E[phi'(z_l)^2], z_l ~ N(0, q).
+def backward_ratio(fan_out: int, variance: float, q: ArrayLike, phi: Phi) -> float:
+    """E[delta_l^2] / E[delta_{l+1}^2] = fan_out_{l+1} v_{l+1} E[phi'(z_l)^2], z_l ~ N(0, q), its mean over images.
 
     The factors of delta_l = phi'(z_l) W_{l+1}^T delta_{l+1} are taken as independent. Source: He et al. (2015), eq. 13.
     """
-    return fan_out * variance * phi.scale**2 * gaussian.slope_second(q, phi)
+    return fan_out * variance * phi.scale**2 * float(gaussian.slope_second(q, phi).mean())
 
 
 def zero_mean_shift(q: float, leak: float = 0.0) -> float:

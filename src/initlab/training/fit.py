@@ -4,6 +4,7 @@ import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,8 @@ def expected_statistics(
 ) -> dict[str, float]:
     """Returns {"layer1/act_std": ...}: what `theory.moments` predicts at initialisation, on images (N, inputs).
 
-    It is empty if weights do not have mean zero, or theory does not know the activation.
+    It is empty if weights do not have mean zero, or theory does not know the activation. Without a finite value, as
+    where activations overflow, a statistic is not in it.
     widths: [inputs, hidden..., outputs].  images: normalised.
     """
     if not scheme.zero_mean or type(activation).__name__ not in gaussian.FUNCTIONS:
@@ -130,7 +132,7 @@ def expected_statistics(
         if number < len(layers):
             names += ["saturated_fraction", "act_cosine", "backward_ratio"]
         values |= {f"layer{number}/{name}": float(getattr(expected, name)) for name in names}
-    return values
+    return {name: value for name, value in values.items() if isfinite(value)}
 
 
 def weights_sha256(parameters: Iterable[Tensor]) -> str:
