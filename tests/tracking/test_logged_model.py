@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import Train, command
 from helpers.pages import blocks
 from mlflow import MlflowClient
@@ -14,6 +15,10 @@ from mlflow.entities import Run
 from mlflow.models import Model
 
 from initlab.data.idx import read_pair
+from initlab.nn import activations, init
+from initlab.nn.gaussian import FUNCTIONS
+from initlab.nn.losses import CrossEntropy
+from initlab.tracking import logged_model, pyfunc
 from initlab.tracking.sync import sync_run
 
 WORDS = ("init=half_0.5", "experiment=smoke", "trainer=cpu", "model.hidden=[20]")
@@ -77,6 +82,18 @@ def test_it_is_told_twice_but_there_once(place: tuple[MlflowClient, Run], projec
         run.info.run_id
     ]
     assert len(client.get_run(run.info.run_id).outputs.model_outputs) == 1
+
+
+def test_any_activation_of_ours(tmp_path: Path) -> None:
+    """Its name and constants, of each class, come back; one whose constants are tensors is not written."""
+    parts = {"loss": CrossEntropy(3), "pixels": torch.linspace(-1, 1, 256), "example": torch.rand(2, 4)}
+    weights, biases = init.draw(init.kaiming(), [4, 3], replicas=2, seed=0)
+    phi = activations.ELU(alpha=0.5, shift=0.1, scale=2.0)
+    assert logged_model.save(tmp_path / "model", weights, biases, activation=phi, **parts)
+    assert pyfunc._load_pyfunc(str(tmp_path / "model" / "data" / "networks")).activation == phi
+    assert {cls.__name__ for cls in pyfunc.ACTIVATIONS.values()} == set(FUNCTIONS)
+    of_each = activations.Tanh(shift=torch.zeros(2, 1, 1))
+    assert not logged_model.save(tmp_path / "other", weights, biases, activation=of_each, **parts)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The Lightning module and data module: a step is W - lr gW, runs repeat to the bit, statistics disturb nothing."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from math import sqrt
 from pathlib import Path
@@ -17,7 +18,7 @@ from initlab.data import datamodule
 from initlab.data.datamodule import DataModule
 from initlab.data.normalized_files import load
 from initlab.nn import init, mlp
-from initlab.nn.activations import ReLU
+from initlab.nn.activations import Activation, ReLU
 from initlab.nn.losses import CrossEntropy
 from initlab.random_streams import stream
 from initlab.training.callbacks import UNITS, LayerStatistics, RecordMetrics
@@ -427,3 +428,35 @@ def test_theory_goes_with_the_measurements(normalized: Path) -> None:
     for name in ("layer1/preact_mean", "layer1/act_mean", "layer1/saturated_fraction", "layer2/preact_mean"):
         measured = values[0][name]
         assert abs(measured.mean() - expected[name]) < 4 * measured.std(ddof=1) / sqrt(100), name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Squared(Activation):
+    """An activation of one's own."""
+
+    def f(self, z: torch.Tensor) -> torch.Tensor:
+        return z.square()
+
+    def f_backward(self, z: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
+        return 2 * z * grad
+
+
+@pytest.mark.parametrize(
+    ("scheme", "activation"), [(init.Constant(0.1), ReLU()), (init.kaiming(), Squared())], ids=["constant", "own"]
+)
+def test_what_theory_says_nothing_about(scheme: init.Scheme, activation: Activation) -> None:
+    assert expected_statistics(scheme, activation, [4, 3, 2], torch.ones(5, 4)) == {}
+
+
+def test_only_finite_expectations_are_recorded() -> None:
+    """A hundred layers that multiply the scale by 1e5 each: theory's numbers overflow, and are left out."""
+    found = expected_statistics(init.VarianceScaling(1e10), ReLU(), [4] * 101 + [2], torch.ones(5, 4))
+    assert np.isfinite([*found.values()]).all()
+    assert "layer1/act_std" in found
+    assert "layer100/act_std" not in found
+
+
+def test_what_depends_on_the_activation_is_computed() -> None:
+    module = network(scheme=init.kaiming("auto"), activation=ReLU(leak=0.5))
+    assert module.scheme == init.kaiming(0.5)
+    assert network(scheme=init.Critical()).scheme == init.Gaussian(sqrt(2), 0.0)
