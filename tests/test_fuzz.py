@@ -520,7 +520,7 @@ def little_memory() -> Iterator[None]:
 @example(words=["trainer.devices='100000000000'"])
 @example(words=["stats=5"])
 @example(words=["init.weights=null"])
-@example(words=["init=xavier", "activation=null"])
+@example(words=["init=xavier", "activation._target_=null"])
 @example(words=["++loss._partial_=true"])
 @example(words=["++trainer._partial_=true"])
 @example(words=["trainer.callbacks.0=5"])

@@ -52,9 +52,9 @@ def test_groups_are_all_there_and_the_star_is_the_default(sections: dict[str, st
     starred = {}
     group = ""
     for line in sections["Groups"].strip().splitlines():
-        if row := re.fullmatch(r"(\w*) +(\* )?(\w+)(?: {2,}\S.*)?", line):
+        if row := re.fullmatch(r"(\w*) +(\* )?(\w+(?:, \w+)*)(?: {2,}\S.*)?", line):
             group = row[1] or group
-            found.setdefault(group, set()).add(row[3])
+            found.setdefault(group, set()).update(row[3].split(", "))
             if row[2]:
                 starred[group] = row[3]
     assert found == {group: choices for group, choices in CHOICES.items() if group != "experiment"}

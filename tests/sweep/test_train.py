@@ -581,11 +581,11 @@ def test_an_unknown_variant_lists_the_variants(train: Train) -> None:
         (["init=kaiming,"], "init=kaiming, ends with a comma; expected another value after it, without a space"),
         (["-m", "init=kaiming,", "lecun"], "init=kaiming, ends with a comma; expected another value"),
         (
-            ["init.weights.gain=3"],
-            "init.weights.gain is not in the configuration; if it is a new key and no misspelling",
+            ["init.weights.images=3"],
+            "init.weights.images is not in the configuration; if it is a new key and no misspelling",
         ),
-        (["init.weights.gain=3"], ": +init.weights.gain=3"),
-        (["-m", "init=kaiming,shifted_relu", "init.weights.gain=3"], ": ++init.weights.gain=3"),
+        (["init.weights.images=3"], ": +init.weights.images=3"),
+        (["-m", "init=kaiming,shifted_relu", "init.weights.images=3"], ": ++init.weights.images=3"),
         (["-m", "init=kaiming,xavier", "init.weights.leak=1"], ": ++init.weights.leak=1"),  # kaiming has it
         (["kaiming"], "kaiming can't be read; expected KEY=VALUE"),
         (["model.hidden=[100"], 'model.hidden=[100 can\'t be read; expected KEY=VALUE, "KEY=[1, 2]" with spaces'),
@@ -717,4 +717,4 @@ def test_tab_completes_variants(project: Path) -> None:
     env = environment() | {"COMP_LINE": line, "COMP_POINT": str(len(line))}
     words = [sys.executable, "train.py", "-sc", "query=bash"]
     done = subprocess.run(words, cwd=project, env=env, capture_output=True, encoding="utf-8", timeout=60, check=True)
-    assert done.stdout.split() == ["init=shifted_relu"]
+    assert done.stdout.split() == ["init=shifted_relu", "init=sparse"]
