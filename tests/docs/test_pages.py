@@ -143,6 +143,16 @@ def test_every_variant_has_its_row() -> None:
     assert sorted(rows) == sorted(path.stem for path in (ROOT / "conf" / "init").glob("*.yaml"))
 
 
+def test_every_activation_is_in_both_pages() -> None:
+    names = {path.stem for path in (ROOT / "conf" / "activation").glob("*.yaml")}
+    rows = re.findall(
+        r"^\| ((?:`\w+`,? ?)+)\| .* \| .* \|$", (ROOT / "docs" / "maths.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert names <= {name for row in rows for name in re.findall(r"\w+", row)}
+    text = (ROOT / "docs" / "variants.md").read_text(encoding="utf-8")
+    assert names <= set(re.findall(r"`(\w+)`", text.partition("## Another activation")[2].partition("\n## ")[0]))
+
+
 def test_a_new_variant_as_the_page_adds_it(tmp_path: Path, normalized: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file as it stands makes a network; the class as it stands, pasted into init.py, draws."""
     (text,) = blocks("docs/variants.md", "yaml")
@@ -182,5 +192,5 @@ def test_a_new_statistic_as_the_page_adds_it(monkeypatch: pytest.MonkeyPatch) ->
     exec(code, vars(layer_stats))
     (W,), _ = init.draw(init.Orthogonal(gain=1.5), [784, 50], replicas=2, seed=0)
     z = torch.ones(2, 50, 3)
-    found = layer_stats.measure([layer_stats.LayerTensors(z, z, z, W, W)])["layer1/spectral_norm"]
+    found = layer_stats.measure([layer_stats.LayerTensors(z, z, z, W, W, z > 0)])["layer1/spectral_norm"]
     torch.testing.assert_close(found, torch.tensor([1.5, 1.5]), rtol=1e-5, atol=0)  # float32

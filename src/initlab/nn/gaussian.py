@@ -33,7 +33,7 @@ def _sigmoid(z: Array) -> Array:
 
 
 def _erf(z: Array) -> Array:
-    if z.size > 100_000:
+    if z.size > 200_000:
         from scipy.special import erf  # importing it takes longer than a small array
 
         return erf(z)
@@ -41,7 +41,7 @@ def _erf(z: Array) -> Array:
 
 
 def _normal_cdf(z: Array) -> Array:
-    if z.size > 100_000:
+    if z.size > 200_000:
         from scipy.special import ndtr
 
         return ndtr(z)

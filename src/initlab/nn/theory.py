@@ -291,6 +291,8 @@ class Critical(NamedTuple):
 def critical(phi: Phi, bias_variance: float | None = None) -> Critical:
     """Returns the point of the edge of chaos, chi_1 = 1, with sigma_b^2 = bias_variance; with the smallest, if None.
 
+    The smallest is that of a grid of q, 25 per decade.
+
     Each q is the fixed point of exactly one network with chi_1 = 1: sigma_w^2 = 1 / E[phi'^2] and
     sigma_b^2 = q - sigma_w^2 E[phi^2]. Only those count whose q* is not repelling: elsewhere the scale leaves q*, and
     with it the edge. Of those with the given sigma_b^2 the one of smallest q is returned.
