@@ -6,6 +6,7 @@ from math import sqrt
 import pytest
 import torch
 from conftest import ROOT
+from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from test_init import EQUAL, VARIANTS, config
@@ -35,6 +36,12 @@ def made(variant: str, activation: str) -> tuple[init.Scheme, mlp.Activation]:
     if variant == "sparse":
         weights.connections = 48
     return instantiate(weights).for_activation(phi), phi
+
+
+def test_an_activation_that_is_not_there_lists_those_that_are() -> None:
+    with pytest.raises(HydraException, match="Could not find 'activation/swish'") as refused:
+        config("activation=swish")
+    assert set(ACTIVATIONS) <= set(str(refused.value).split())
 
 
 @pytest.mark.parametrize("variant", ["kaiming", "kaiming_leaky", "unit_relu"])

@@ -464,7 +464,6 @@ def test_what_a_sweep_knows_of_its_jobs(
             "activation.shift=1e18",
             "activation: shift is 1e+18; expected a smaller one: f(z) - shift is constant in float32",
         ),
-        ("activation=swish", "Could not find 'activation/swish'"),
         ("+init.activation.leak=0.1", "init.activation is not known; the activation is a choice of its own"),
         (["init=critical", "activation=softplus"], "Softplus has no critical point at any sigma_b"),
         (["init=critical", "init.weights.sigma_b=0.2"], "has no critical point there, the nearest is sigma_b=0 with"),
