@@ -1,7 +1,6 @@
 """A sweep's results come back from a folder as they went in."""
 
 import resource
-from copy import deepcopy
 from pathlib import Path
 
 import pandas as pd
@@ -27,23 +26,6 @@ def test_there_and_back(tmp_path: Path) -> None:
     assert after.runs == before.runs
     assert all(torch.equal(after.tensors["init=a"][name], tensor) for name, tensor in before.tensors["init=a"].items())
     assert after.tensors["init=a"].keys() == before.tensors["init=a"].keys()
-
-
-def test_an_older_record(tmp_path: Path) -> None:
-    """Its activation was in `init`, and what is saturated was called inactive."""
-    now = made()
-    name, former = "layer1/saturated_fraction", "layer1/inactive_fraction"
-    now.replicas[name] = 0.5
-    now.runs["init=a"]["theory"][name] = 0.5
-    now.runs["init=a"]["config"] |= {"init": {"weights": {"gain": 2}}, "activation": {"shift": 0.5}}
-    old = now._replace(replicas=now.replicas.rename(columns={name: former}), runs=deepcopy(now.runs))
-    record = old.runs["init=a"]
-    record["config"]["init"]["activation"] = record["config"].pop("activation")
-    record["theory"][former] = record["theory"].pop(name)
-    results.save(old, tmp_path)
-    read = results.load(tmp_path)
-    assert read.runs == now.runs
-    assert list(read.replicas) == list(now.replicas)
 
 
 def test_the_digest_is_that_of_the_values(tmp_path: Path) -> None:

@@ -18,8 +18,6 @@ from torch import Tensor
 from initlab import atomic_files
 from initlab.tracking.artifacts import REPLICAS, RUNS, TENSORS
 
-FORMER = "/inactive_fraction", "/saturated_fraction"  # a statistic's name in older records, and its present one
-
 
 class Results(NamedTuple):
     """The results of a sweep.
@@ -46,16 +44,12 @@ def load(folder: Path) -> Results:
     for name in (REPLICAS, RUNS, TENSORS):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} holds no {name}, which a sweep leaves in its folder")
-    text = (folder / RUNS).read_text(encoding="utf-8").replace(*FORMER)
-    runs = json.loads(text)
-    for record in runs.values():
-        if "activation" in record["config"].get("init", {}):  # in older records
-            record["config"]["activation"] = record["config"]["init"].pop("activation")
+    runs = json.loads((folder / RUNS).read_text(encoding="utf-8"))
     tensors: dict[str, dict[str, Tensor]] = {run: {} for run in runs}
     for flat, tensor in load_tensors((folder / TENSORS).read_bytes()).items():
         run, _, name = flat.rpartition(" ")
         tensors[run][name] = tensor
-    return Results(pd.read_csv(folder / REPLICAS).rename(columns=lambda name: name.replace(*FORMER)), runs, tensors)
+    return Results(pd.read_csv(folder / REPLICAS), runs, tensors)
 
 
 def digest(folder: Path) -> str:
