@@ -23,7 +23,7 @@ SWEEPS = {
 
 
 def table(rounds: int) -> pd.DataFrame:
-    """One row per sweep and launcher, start-up and report included. Medians over rounds, in which launchers alternate."""
+    """One row per sweep and launcher: the median over rounds, in which launchers alternate, of all that a sweep takes."""
     found: dict[tuple[str, str], list[float]] = {}
     for number in range(rounds):
         for sweep in SWEEPS:

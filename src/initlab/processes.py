@@ -117,8 +117,8 @@ def end_children(grace: float) -> None:
     """Ends all descendants of this process: with SIGTERM, and after `grace` seconds with SIGKILL; on Windows at once.
 
     SIGTERM is sent only to the leaves of the process tree, which do the work. Their parents exit once the leaves have
-    exited; if signalled as well, they would signal the leaves a second time. Python's resource trackers and fork servers
-    get no signal: they exit with this process.
+    exited; if signalled as well, they would signal the leaves a second time. Python's resource trackers and fork
+    servers get no signal: they exit with this process.
     """
     parents = {child: _parent(child) for child in psutil.Process().children(recursive=True)}
     children = [child for child, parent in parents.items() if parent is not None]
