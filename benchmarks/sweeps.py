@@ -23,7 +23,7 @@ SWEEPS = {
 
 
 def table(rounds: int) -> pd.DataFrame:
-    """One row per sweep and launcher: the median over rounds, in which launchers alternate, of all that a sweep takes."""
+    """One row per sweep and launcher: the median over rounds, in which launchers alternate, of all it takes."""
     found: dict[tuple[str, str], list[float]] = {}
     for number in range(rounds):
         for sweep in SWEEPS:
