@@ -53,8 +53,31 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("sweep", metavar="SWEEP", help="a sweep's folder, or the id of its parent run")
     report.add_argument("folder", nargs="?", type=Path, help="where it goes (default: report/ in the sweep's folder)")
     report.add_argument("--lesson", type=Path, metavar="CSV", help="the lesson's table, to be part of it")
+    report.add_argument(
+        "--reproduction", type=Path, metavar="CSV", help="what `initlab reproduce` wrote, to be part of it"
+    )
     _add_tracking_uri(report)
     report.set_defaults(run=_report, failed=1)
+
+    reproduce = commands.add_parser(
+        "reproduce",
+        help="compare a sweep's results with the published ones: reproduced, or not?",
+        description="Says whether a sweep's results agree with a reference: to the bit, or within rounding and chance.",
+    )
+    reproduce.add_argument("results", nargs="?", type=Path, default=Path("results"), help="a sweep's folder (results)")
+    reproduce.add_argument(
+        "--reference", type=Path, default=Path("reference"), help="the reference's folder (reference)"
+    )
+    reproduce.add_argument("--output", type=Path, metavar="CSV", help="file for the comparison, line by line")
+    reproduce.add_argument(
+        "--check",
+        action="store_true",
+        help="exit with code 1 if the results are not reproduced, and with 2 if that can't be told",
+    )
+    reproduce.add_argument(
+        "--make-reference", action="store_true", help="make the reference anew, of these results: takes minutes"
+    )
+    reproduce.set_defaults(run=_reproduce, failed=2)
 
     sync = commands.add_parser(
         "sync",
@@ -122,8 +145,18 @@ def _replay(chosen: argparse.Namespace) -> int:
 def _report(chosen: argparse.Namespace) -> int:
     from initlab.report.command import report_on
 
-    report_on(chosen.sweep, chosen.folder, chosen.lesson, uri=chosen.tracking_uri)
+    report_on(chosen.sweep, chosen.folder, chosen.lesson, chosen.reproduction, uri=chosen.tracking_uri)
     return 0
+
+
+def _reproduce(chosen: argparse.Namespace) -> int:
+    from initlab.reproduction import command
+
+    if chosen.make_reference:
+        command.make_reference(chosen.results, chosen.reference)
+        return 0
+    reproduced = command.reproduce(chosen.results, chosen.reference, chosen.output)
+    return {True: 0, False: 1, None: 2}[reproduced] if chosen.check else 0
 
 
 def _sync(chosen: argparse.Namespace) -> int:

@@ -64,10 +64,13 @@ def _rows(layout: Layout, seconds: Mapping[str, float | None]) -> list[tuple[str
     return rows
 
 
-def write(layout: Layout, folder: Path, lesson: pd.DataFrame | None = None) -> list[str]:
+def write(
+    layout: Layout, folder: Path, lesson: pd.DataFrame | None = None, reproduction: pd.DataFrame | None = None
+) -> list[str]:
     """Writes tables, figures/*.png, overview.svg and index.html into `folder`. Returns their names there.
 
     The tables have all variants; the page and its figures have the best 30.  lesson: the table of `initlab lesson`.
+    reproduction: the table of `initlab reproduce`.
     What can't be made is left out. The page and the log say so in a line each, and errors.txt has the stack traces.
     Raises OSError if a file can't be written.
     """
@@ -85,7 +88,7 @@ def write(layout: Layout, folder: Path, lesson: pd.DataFrame | None = None) -> l
     if "overview" in vectors:
         files["overview.svg"] = vectors["overview"]
     with optional("the page", failed):
-        files["index.html"] = page.render(shown, vectors, lesson, failed)
+        files["index.html"] = page.render(shown, vectors, lesson, failed, reproduction)
     if failed:
         files[ERRORS] = "\n".join(failed.values())
     for name in {ERRORS, "overview.svg", "index.html", *(f"figures/{name}.png" for name in drawn)} - {*files}:

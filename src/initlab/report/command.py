@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from initlab import report
+from initlab.report import reproduction as reproductions
 from initlab.tracking import results
 
 LESSON_COLUMNS = {
@@ -15,14 +16,18 @@ LESSON_COLUMNS = {
 }
 
 
-def report_on(sweep: str, folder: Path | None, lesson: Path | None, *, uri: str) -> None:
+def report_on(
+    sweep: str, folder: Path | None, lesson: Path | None, reproduction: Path | None = None, *, uri: str
+) -> None:
     """Writes a report, and copies it to the artifacts of the sweep's parent run, if that is in the tracking store.
 
     sweep: a sweep's folder, or the id of its parent run.  folder: where the report goes; by default report/ in the
-    sweep's folder.  lesson: the lesson's table, to include in the report.  uri: of the tracking store.
+    sweep's folder.  lesson, reproduction: the lesson's table, and the comparison with a reference, to include in the
+    report. The verdict of the comparison is printed last.  uri: of the tracking store.
     Raises ValueError or OSError for what can't be read; store.TrackingError.
     """
     table = _lesson(lesson) if lesson is not None else None
+    compared = reproductions.read(reproduction) if reproduction is not None else None
     source, run_id = Path(sweep), None
     if not source.is_dir():
         if not re.fullmatch("[0-9a-f]{32}", sweep):
@@ -32,13 +37,16 @@ def report_on(sweep: str, folder: Path | None, lesson: Path | None, *, uri: str)
         source, run_id = Path("multirun", sweep), sweep
         results.save(parent_run.load_results(uri, run_id), source)
     folder = folder or source / "report"
-    names = report.write(report.lay_out(results.load(source)), folder, table)
-    if lesson is not None:
-        if lesson.resolve() != (folder / "lesson.csv").resolve():
-            shutil.copy(lesson, folder / "lesson.csv")
-        names.append("lesson.csv")
+    names = report.write(report.lay_out(results.load(source)), folder, table, compared)
+    for name, source_file in (("lesson.csv", lesson), ("reproduction.csv", reproduction)):
+        if source_file is not None:
+            if source_file.resolve() != (folder / name).resolve():
+                shutil.copy(source_file, folder / name)
+            names.append(name)
     print(f"report: {folder / 'index.html'}")
     print(_copied(uri, folder, names, run_id, results.digest(source)))
+    if compared is not None:
+        print(reproductions.verdict(compared))
 
 
 def _lesson(path: Path) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
+from initlab.report import reproduction as reproductions
 from initlab.report import sentences
 from initlab.report.layout import Layout
 from initlab.report.optional import optional
@@ -27,10 +28,17 @@ TEXTS: dict[str, Callable[[Layout], Any]] = {
 }
 
 
-def render(layout: Layout, figures: dict[str, str], lesson: pd.DataFrame | None, failed: dict[str, str]) -> str:
+def render(
+    layout: Layout,
+    figures: dict[str, str],
+    lesson: pd.DataFrame | None,
+    failed: dict[str, str],
+    reproduction: pd.DataFrame | None = None,
+) -> str:
     """Returns the page as HTML.
 
     figures: {name: SVG}, embedded as images, so that the browser's own menu can save them.  lesson: the lesson's table.
+    reproduction: the comparison with a reference.
     failed: {line: stack trace} of what can't be made. The page has these lines; texts that can't be made are added.
     """
     texts: dict[str, Any] = {}
@@ -50,6 +58,9 @@ def render(layout: Layout, figures: dict[str, str], lesson: pd.DataFrame | None,
         widths={name: _width(svg) for name, svg in figures.items()},
         lesson=None if lesson is None else lesson.astype(object).where(lesson.notna(), ""),
         verdicts=[] if lesson is None else sentences.lesson(lesson),
+        reproduced=None if reproduction is None else reproductions.verdict(reproduction),
+        levels=list(reproductions.LEVELS.values()),
+        agreement=[] if reproduction is None else reproductions.summary(reproduction),
     )
 
 
