@@ -33,8 +33,9 @@ def _parser() -> argparse.ArgumentParser:
     replay = commands.add_parser(
         "replay",
         help="run a recorded run again, and compare",
-        description="Runs a recorded run again, and says whether it comes out the same, to the bit. Exit code 0: it "
-        "does. 1: it does not. 2: it can't be run again.",
+        description="Runs a recorded run again, and says whether it comes out the same. Exit code 0: it does, to the "
+        "bit or, on another machine or with other packages, within rounding and chance. 1: it does not. 2: it can't be "
+        "run again.",
     )
     which = replay.add_mutually_exclusive_group(required=True)
     which.add_argument("run_id", nargs="?", metavar="RUN_ID", help="the id of a finished run")

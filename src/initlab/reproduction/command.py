@@ -16,20 +16,20 @@ def reproduce(folder: Path, reference_folder: Path, output: Path | None) -> bool
     """Compares results with a reference, and prints the verdict.
 
     output: CSV file for the comparison; FILE.json beside it gets the numbers of runs, for `dvc metrics`.
-    Returns whether the results are reproduced; None if nothing could be compared, because of the reference.
+    Returns whether the results are reproduced; None if that can't be told.
     Raises OSError or ValueError if the results can't be read.
     """
     found = results.load(folder)
     try:
         rows = compare(reference.read(reference_folder), reference.numbers(found))
     except reference.UnreadableReferenceError as error:
-        rows, said = [], f"not compared: {error}"
+        rows, said = [], f"{NOT_COMPARED}: {error}"
     else:
         said = sentence(rows)
     if output is not None:
         write(rows, said, output)
     print(said)
-    return None if said.startswith(NOT_COMPARED) else said.startswith("reproduced")
+    return {"reproduced": True, "NOT reproduced": False}.get(said.partition(":")[0])
 
 
 def make_reference(folder: Path, reference_folder: Path) -> None:

@@ -123,10 +123,9 @@ def sentence(rows: Sequence[Row]) -> str:
     if len(missing) == len(runs):
         return f"{NOT_COMPARED}: the reference has none of these runs"
     left = [run for run in runs if run not in {*missing, *by_result[UNDECIDED]}]
-    said = f"reproduced: {len(left)} of {len(runs)} runs{_how_far([row for row in rows if row.run in left])}"
-    for what, names in ((UNDECIDED, by_result[UNDECIDED]), ("not in the reference", missing)):
-        said += f"; {what}: {_first(names)}" if names else ""
-    return said
+    said = [f"reproduced: {len(left)} of {len(runs)} runs{_how_far([row for row in rows if row.run in left])}"]
+    others = (UNDECIDED, by_result[UNDECIDED]), ("not in the reference", missing)
+    return "; ".join([*(said if left else []), *(f"{what}: {_first(names)}" for what, names in others if names)])
 
 
 def _first(names: Sequence[str]) -> str:
