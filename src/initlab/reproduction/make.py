@@ -1,7 +1,7 @@
 """Makes a reference of results."""
 
-import hashlib
 import json
+from math import isfinite
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 
 from initlab import atomic_files, report
 from initlab.reproduction import growth
-from initlab.reproduction.reference import FORMAT, KEYS, ORIGIN, REPLICAS, numbers
+from initlab.reproduction.reference import FORMAT, KEYS, ORIGIN, REPLICAS, digest, numbers
 from initlab.reproduction.verdict import LOSS, STEPS, last_step
 from initlab.tracking import provenance
 from initlab.tracking.results import Results
@@ -43,11 +43,11 @@ def make_reference(results: Results, folder: Path) -> None:
         "changed since": tags.get("git.dirty") == "True",
         "machine": provenance.machine(torch.device("cpu")),
         "packages": {name: number for name, number in provenance.packages().items() if name in provenance.PACKAGES},
-        "sha256": hashlib.sha256(content).hexdigest(),
         "data": found.data,
-        "growth": grown,
+        "growth": {run: {str(s): g for s, g in steps.items() if isfinite(g)} for run, steps in grown.items()},
         "runs": found.runs,
     }
+    origin["sha256"] = digest(origin, content)
     with TemporaryDirectory() as drawn:
         report.write(report.lay_out(results), Path(drawn))
         (folder / ORIGIN).unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """A reference: what published results must agree with, small enough for git.
 
 replicas.csv     every statistic at step 0, the first training losses and the final values, of every replica
-origin.json      {"format", "commit", "machine", "packages": what made them, "sha256": of replicas.csv,
+origin.json      {"format", "commit", "machine", "packages": what made them, "sha256": of both files,
                  "data": {folder: {split: SHA-256}},
                  "runs": {run: {"overrides", "config", "inputs", "outputs", "probe"}},
                  "growth": {run: {step: how much rounding changes the training loss, relative}}}
@@ -42,8 +42,8 @@ def read(folder: Path) -> Numbers:
         origin = json.loads((folder / ORIGIN).read_text(encoding="utf-8"))
         if origin["format"] != FORMAT:
             raise UnreadableReferenceError(f"{folder} has format {origin['format']!r}; expected {FORMAT}: {MAKE}")
-        if hashlib.sha256(content).hexdigest() != origin["sha256"]:
-            raise UnreadableReferenceError(f"{folder / REPLICAS} is damaged, by its SHA-256 in {ORIGIN}; {MAKE}")
+        if digest(origin, content) != origin["sha256"]:
+            raise UnreadableReferenceError(f"{folder}: {ORIGIN} or {REPLICAS} is damaged, by their SHA-256; {MAKE}")
         table = pd.read_csv(BytesIO(content))
         table[table.columns.difference(KEYS)] = table[table.columns.difference(KEYS)].astype(np.float32)
         grown = {run: {int(step): float(value) for step, value in g.items()} for run, g in origin["growth"].items()}
@@ -56,8 +56,22 @@ def read(folder: Path) -> Numbers:
         raise UnreadableReferenceError(f"{folder / ORIGIN} is damaged ({error!r}); {MAKE}") from None
 
 
+def digest(origin: Mapping[str, Any], replicas: bytes) -> str:
+    """Returns the SHA-256 of what origin.json says, but for this, and of the bytes of replicas.csv."""
+    said = json.dumps({key: value for key, value in origin.items() if key != "sha256"}, sort_keys=True)
+    return hashlib.sha256(said.encode() + replicas).hexdigest()
+
+
 def numbers(results: Results, grown: Mapping[str, Growth] | None = None) -> Numbers:
-    """Returns what is compared of a sweep's results. The data are those that its runs' `data.folder` has now."""
+    """Returns what is compared of a sweep's results. The data are those that its runs' `data.folder` has now.
+
+    Raises ValueError if a run has no replicas that were measured at step 0.
+    """
+    table = results.replicas
+    measured = set(table.loc[table["step"] == 0, "run"]) if set(KEYS) <= set(table) else set()
+    for run in results.runs:
+        if run not in measured:
+            raise ValueError(f"the results' {REPLICAS} has no replicas of {run} at step 0, which are compared")
     runs = {
         name: {
             "overrides": record["overrides"],
