@@ -86,6 +86,9 @@ def compare(reference: Numbers, here: Numbers) -> list[Row]:
             rows.append(Row(run, "run", "all", NOT_COMPARED, note="the reference has no such run"))
             continue
         known = reference.runs[match]
+        if known["config"]["model"] != record["config"]["model"]:
+            rows.append(Row(run, "run", "all", NOT_COMPARED, note="its model is another one in the reference"))
+            continue
         a, b = (table.set_index(["step", "replica"]) for table in (first[match], second[run]))
         rows += _settings(run, known["config"], record["config"])
         rows += _data(run, reference.data, here.data, known["config"], record["config"])
@@ -119,12 +122,10 @@ def sentence(rows: Sequence[Row]) -> str:
     by_result = {result: list(dict.fromkeys(r.run for r in rows if r.result == result)) for result in RESULTS}
     if by_result[DIFFERS]:
         return f"NOT reproduced: {_wrong(rows)}"
-    missing = [row.run for row in rows if row.level == "run" and row.what == "all"]
-    if len(missing) == len(runs):
-        return f"{NOT_COMPARED}: the reference has none of these runs"
-    left = [run for run in runs if run not in {*missing, *by_result[UNDECIDED]}]
+    compared = {row.run for row in rows if row.level in LEVELS[1:] and row.result != NOT_COMPARED}
+    left = [run for run in runs if run in compared and run not in by_result[UNDECIDED]]
     said = [f"reproduced: {len(left)} of {len(runs)} runs{_how_far([row for row in rows if row.run in left])}"]
-    others = (UNDECIDED, by_result[UNDECIDED]), ("not in the reference", missing)
+    others = (UNDECIDED, by_result[UNDECIDED]), (NOT_COMPARED, [run for run in runs if run not in compared])
     return "; ".join([*(said if left else []), *(f"{what}: {_first(names)}" for what, names in others if names)])
 
 
@@ -219,9 +220,6 @@ def _step0(
 ) -> Iterator[Row]:
     """Compares draws and layer statistics at step 0. Bounds are of both results, and so added."""
     names = [name for name in a if name.startswith("layer") and a.loc[0, name].notna().any()]
-    if not set(names) <= set(b) or known["config"]["model"] != config["model"]:
-        yield Row(run, "step 0", "layers", NOT_COMPARED, note="the reference has other layers")
-        return
     there, here = ({name: table.loc[0, name].to_numpy() for name in names} for table in (a, b))
     widths = [known["inputs"], *config["model"]["hidden"], known["outputs"]]
     same = [there[f"layer{n}/{SIGNS}"] == here[f"layer{n}/{SIGNS}"] for n in range(1, len(widths) - 1)]
