@@ -29,7 +29,7 @@ from initlab.data.normalize import write_normalized
 from initlab.data.normalized_files import load, read_facts
 from initlab.nn.init import VarianceScaling
 from initlab.reproduction import growth, reference
-from initlab.reproduction.verdict import Numbers, compare, sentence
+from initlab.reproduction.verdict import LEVEL, Numbers, compare, sentence
 from initlab.sweep.config import run_config
 from initlab.tracking.run_logger import start_run
 from initlab.training.fit import train
@@ -41,6 +41,7 @@ ALL = tuple(path.stem for path in sorted((ROOT / "conf" / "init").glob("*.yaml")
 SOME = ("kaiming", "shifted_relu", "pytorch", "kaiming_leaky")
 REPEATED = ("kaiming", "pytorch", "unit_relu")
 REPEATS = 20
+MODELS = ("shallow", "deep")
 
 
 class WithBiases(VarianceScaling):
@@ -139,8 +140,16 @@ WRONG = {
         (*SHORT, "~init.weights.leak", BIASES, "+init.weights.scale=2"),
     ),
 }
+POWER = {
+    f"power_{name}_{value}": Row(f"{said} {value} for {right}", ("kaiming",), (word.format(value),))
+    for name, said, right, word, values in (
+        ("lr", "learning rate", "0.05", "optimizer.lr={}", (0.049, 0.045, 0.04, 0.03)),
+        ("gain", "gain", "2", "+init.weights.gain={}", (1.98, 1.8, 1.5, 1.0)),
+    )
+    for value in values
+}
 REPEATED_ROWS = {f"repeat{trial}": Row("", REPEATED, (), trial=trial) for trial in range(REPEATS)}
-ROWS = {**RIGHT, **WRONG, **REPEATED_ROWS}
+ROWS = {**RIGHT, **WRONG, **POWER, **REPEATED_ROWS}
 
 
 def make(key: str, folder: Path) -> None:
@@ -152,7 +161,7 @@ def make(key: str, folder: Path) -> None:
         row.data(folder / key)
         data = folder / key / "data"
     tables, runs = [], {}
-    for init, model in product(row.inits, ("shallow", "deep")):
+    for init, model in product(row.inits, MODELS):
         name = f"init={init},model={model}"
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             words = [f"init={init}", f"model={model}", *row.words, f"data.folder={data}", "data.pin=null"]
@@ -186,6 +195,37 @@ def made(key: str, folder: Path) -> Numbers:
         subprocess.run(words, env=os.environ | {"PYTHONPATH": path} | dict(ROWS[key].settings), check=True)
     record = json.loads((folder / key / "runs.json").read_text(encoding="utf-8"))
     return Numbers(pd.read_csv(folder / key / "replicas.csv"), record["runs"], record["data"], {})
+
+
+def power(known: Numbers, folder: Path) -> list[str]:
+    """The table of what tests of final values find alone, if it is one of 22 runs that is wrong."""
+    lines = [
+        "| what is wrong | "
+        + " | ".join(f"{model}: {what}" for model in MODELS for what in ("accuracy", "loss"))
+        + " |"
+    ]
+    lines.append("|---" * 5 + "|")
+    least = LEVEL / (3 * len(known.runs))  # Holm's first step
+    for key, row in POWER.items():
+        found = compare(known, made(key, folder))
+        cells = []
+        for model, (what, unit) in product(MODELS, (("test/accuracy", 100), ("test/loss", 1))):
+            (test,) = (r for r in found if r.run == f"init=kaiming,model={model}" and r.what == what)
+            assert test.difference is not None
+            assert test.bound is not None
+            assert test.p is not None
+            mark = "**" if test.p <= least else ""
+            points = " points" if unit == 100 else ""
+            cells.append(f"{mark}{unit * test.difference:+.2g} ± {unit * test.bound:.1g}{points}{mark}")
+        lines.append(f"| {row.what} | {' | '.join(cells)} |")
+    return lines
+
+
+def write(begin: str, end: str, lines: list[str]) -> None:
+    """Writes lines between two comments of the page."""
+    begin, end = f"<!-- {begin} -->\n", f"<!-- {end} -->"
+    before, rest = PAGE.read_text(encoding="utf-8").split(begin)
+    PAGE.write_text(before + begin + "\n".join(lines) + "\n" + end + rest.split(end)[1], encoding="utf-8")
 
 
 def main() -> int:
@@ -224,9 +264,8 @@ def main() -> int:
     for said in [*first, *pairs]:
         if not said.startswith("reproduced"):
             print(said)
-    begin, end = "<!-- the table of verdicts -->\n", "<!-- end of verdicts -->"
-    before, rest = PAGE.read_text(encoding="utf-8").split(begin)
-    PAGE.write_text(before + begin + "\n".join(lines) + "\n" + end + rest.split(end)[1], encoding="utf-8")
+    write("the table of verdicts", "end of verdicts", lines)
+    write("the power", "end of power", power(known, chosen.folder))
     return int(wrong > 0 or alarms[0] > 0)
 
 

@@ -37,6 +37,7 @@ NOT_RUN = {
     "SAME OVERRIDES stands for what was typed before",
     "tests/data/test_other_data_sets.py runs it",
     "tests/pipeline/test_dvc.py runs it",
+    "tests/reproduction/test_reproduce.py runs it",
     "tests/tracking/test_servers.py runs it",
 }
 

@@ -95,7 +95,7 @@ def test_one_flipped_unit_is_no_difference() -> None:
 
 
 def test_early_losses() -> None:
-    """Their median may differ by five times the growth that was measured, 1e-6 at step 200 and 2e-6 at step 400."""
+    """Their median may differ by ten times the growth that was measured, 1e-6 at step 200 and 2e-6 at step 400."""
     losses = np.linspace(0.5, 0.6, 8)
     one = losses * (1 + 0.01 * (np.arange(8) == 3))  # a replica with a flip
     assert verdict(results(losses=one)).startswith("reproduced: 1 of 1 runs")

@@ -50,7 +50,9 @@ def write(rows: Sequence[Row], said: str, path: Path) -> None:
 
 
 def counts(rows: Sequence[Row]) -> dict[str, int]:
-    """Returns {"step 0": number of runs that differ there, ..., "runs": number of runs}."""
-    of = {level: len({row.run for row in rows if row.level == level and row.result == DIFFERS}) for level in LEVELS}
-    differ = len({row.run for row in rows if row.result == DIFFERS})
-    return {"runs": len({row.run for row in rows}), "differ": differ} | {f"differ: {k}": n for k, n in of.items()}
+    """Returns the number of runs, of those that differ, and of those that differ on each level."""
+    wrong = [row for row in rows if row.result == DIFFERS]
+    found = {"runs": len({row.run for row in rows}), "differ": len({row.run for row in wrong})}
+    return found | {
+        f"differ.{level.replace(' ', '')}": len({r.run for r in wrong if r.level == level}) for level in LEVELS
+    }
