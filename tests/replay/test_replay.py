@@ -1,22 +1,27 @@
 """A recorded run is run again: to the bit, or with what differs; and nothing in a record runs what it should not."""
 
 import json
+import re
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from io import StringIO
 from pathlib import Path
 
+import pandas as pd
 import pytest
-from conftest import ROOT, command
+from conftest import ROOT, command, environment
 from hydra import compose, initialize_config_dir
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from omegaconf import OmegaConf
 
-from initlab.replay.command import replay_all
+from initlab.replay.command import checked, compared, replay_all
 from initlab.replay.safe_config import ReplayError, read_config
 from initlab.sweep import config as configs
 from initlab.tracking.params import sha256
+from initlab.tracking.recorded_run import read_run
 
 GROUPS = sorted(
     f"{path.parent.relative_to(ROOT / 'conf')}={path.stem}"
@@ -97,6 +102,31 @@ def test_a_difference_is_found_to_the_last_bit(
     assert verdict.startswith(f"differs from run {job.info.run_id}: ")
     assert line.split() == ["train/loss", "4", "1", "step", "400", "1e-09", "at", "step", "400"]
     assert client.search_runs(["1"])[0].data.tags["replay.verdict"] == "differs"
+
+
+def test_other_vector_units_come_out_within_rounding_and_chance(
+    recorded: tuple[MlflowClient, Run, list[Run]], project: Path
+) -> None:
+    client, _, (job, _) = recorded
+    units = {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE"}
+    words = ["initlab", "replay", job.info.run_id]
+    done = subprocess.run(words, cwd=project, env=environment() | units, capture_output=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    assert "machine differs: vector units: recorded " in done.stdout
+    assert re.search(r"^differs from run \w+: weights", done.stdout, re.MULTILINE)
+    assert done.stdout.splitlines()[-1].startswith("reproduced: 1 of 1 runs (step 0 within ")
+    assert client.search_runs(["1"])[0].data.tags["replay.verdict"] == "reproduced"
+
+
+def test_a_difference_says_at_which_step_it_begins(recorded: tuple[MlflowClient, Run, list[Run]]) -> None:
+    _, _, (job, _) = recorded
+    run = read_run(f"sqlite:///{Path.cwd()}/mlflow.db", job.info.run_id)
+    config, _, shape = checked(run, [])
+    table = pd.read_csv(StringIO(run.replicas))
+    table.loc[table["step"] == 0, "layer1/weight_std"] *= 0.995
+    said = compared(run, run._replace(replicas=table.to_csv(index=False)), config, shape)
+    assert said == f"NOT reproduced: {run.name}: layer 1 weight_std at step 0 differs by 0.5 %"
+    assert compared(run, run, config, shape) == "reproduced: 1 of 1 runs, to the bit"
 
 
 @pytest.fixture
