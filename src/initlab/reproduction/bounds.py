@@ -44,36 +44,11 @@ from scipy.stats import poisson
 U = 2.0**-24
 OPERANDS = {"highest": 0.0, "high": 2.0**-11, "medium": 2.0**-9}  # of torch.set_float32_matmul_precision
 CALIBRATED = "initlab.nn.init.LSUV"  # its weights are divided by a measured standard deviation
+GRADIENT_DESCENT = "torch.optim.SGD"  # the first step of others is not linear in the gradient
+RARELY = 1e-6
 RARE = 0.5  # flips per layer and replica: two that cancel, unseen, are then rarer still
 LARGEST_ENTRY = 6.0  # of dL/dz, over its root mean square
 Values = Mapping[str, np.ndarray]
-
-
-class _Layer(NamedTuple):
-    """Sizes of one layer, and what was measured of it at step 0, of each replica (R,): the symbols above."""
-
-    name: str
-    fan_in: int
-    fan_out: int
-    entries: int
-    w: np.ndarray
-    z: np.ndarray
-    z_std: np.ndarray
-    a: np.ndarray
-    d: np.ndarray
-    g: np.ndarray
-    s: np.ndarray
-
-
-def _layer(values: Values, number: int, fan_in: int, fan_out: int, probe: int, activation: Mapping[str, Any]) -> _Layer:
-    def measured(statistic: str) -> np.ndarray:
-        return values[f"layer{number}/{statistic}"].astype(float)
-
-    z, a = (np.hypot(measured(f"{name}_mean"), measured(f"{name}_std")) for name in ("preact", "act"))
-    z_std, d, g = (measured(name) for name in ("preact_std", "delta_std", "grad_std"))
-    inactive = values.get(f"layer{number}/inactive_fraction", np.zeros_like(z))  # the last layer is linear
-    s = activation.get("scale", 1) * np.sqrt(1 - inactive * (1 - activation.get("leak", 1) ** 2))
-    return _Layer(f"layer{number}", fan_in, fan_out, fan_out * probe, measured("weight_std"), z, z_std, a, d, g, s)
 
 
 def product_error(terms: int, precision: str) -> float:
@@ -91,56 +66,101 @@ def step0_bounds(
     of inactive units (R,).
     """
     precision, batch = config["matmul_precision"], config["data"]["batch_size"]
-    activation = config["init"]["activation"]
-    layers = [
-        _layer(values, number, fan_in, fan_out, probe, activation)
-        for number, (fan_in, fan_out) in enumerate(pairwise(widths), start=1)
-    ]
+    pairs = enumerate(pairwise(widths), start=1)
+    layers = [_layer(values, number, *fans, probe, config["init"]["activation"]) for number, fans in pairs]
+    errors_z, errors_a = _forward(layers, precision)
+    flips = [layer.entries * e / layer.z_std for layer, e in zip(layers[:-1], errors_z, strict=False)]
+    most = [poisson.isf(RARELY, mean) for mean in flips]
+    seen = [np.where(same & (f < RARE), 0, k) for same, f, k in zip(same_signs, flips, most, strict=True)]
+    errors_d, errors_g = _backward(layers, errors_z[-1], errors_a, seen, precision, probe)
+    share = batch / probe  # of the probe's images, in the first batch, whose flips are not seen
+    unseen = [poisson.isf(RARELY, mean * share) / share for mean in flips]
+    _, errors_step = _backward(layers, errors_z[-1], errors_a, unseen, precision, batch)
     bounds: dict[str, np.ndarray] = {}
-    error_a, a = np.zeros_like(layers[0].w), np.ones_like(layers[0].w)
-    errors_a, inputs, flips, most = [], [], [], []
-    for layer in layers:
-        hidden = layer is not layers[-1]
-        error_z = sqrt(layer.fan_in) * layer.w * (error_a + product_error(layer.fan_in, precision) * a)
-        errors_a.append(error_a)
-        inputs.append(a)
-        error_a = layer.s * (error_z + 3 * U * layer.z) if hidden else error_z
-        a = layer.a
-        for name, error, size in (("preact", error_z, layer.z), ("act", error_a, a)):
-            for statistic in ("mean", "std"):
-                bounds[f"{layer.name}/{name}_{statistic}"] = error + sqrt(layer.entries) * U * size
-        bounds[f"{layer.name}/weight_std"] = sqrt(layer.fan_in * layer.fan_out) * U * layer.w
+    for number, layer in enumerate(layers):
+        own = sqrt(layer.entries) * U, sqrt(layer.weights) * U  # of the sum over entries, and over weights
+        preact, act = errors_z[number] + own[0] * layer.z, errors_a[number] + own[0] * layer.a
+        found = {
+            **{"preact_mean": preact, "preact_std": preact, "act_mean": act, "act_std": act},
+            "delta_std": errors_d[number] + own[0] * layer.d,
+            "grad_std": errors_g[number] + own[1] * layer.g,
+            "weight_std": own[1] * layer.w,
+        }
         if config["init"]["weights"]["_target_"] == CALIBRATED:
-            bounds[f"{layer.name}/weight_std"] += layer.w * error_z / layer.z
-        if hidden:
-            flips.append(layer.entries * error_z / layer.z_std)
-            most.append(poisson.isf(1e-6, flips[-1]))
-            bounds[f"{layer.name}/inactive_fraction"] = (most[-1] + 0.5) / layer.entries  # half: it is rounded too
-            bounds[f"{layer.name}/dead_fraction"] = (most[-1] + 0.5) / layer.fan_out
-    seen = [
-        np.where(same & (mean < RARE), 0, poisson.isf(1e-6, mean)) for mean, same in zip(flips, same_signs, strict=True)
-    ]
-    share = batch / probe
-    unseen = [poisson.isf(1e-6, mean * share) / share for mean in flips]  # in the first batch, as if on the probe
-    for flipped, first_step in ((seen, False), (unseen, True)):
-        error_d = 2 * error_z + 4 * U
-        for index in reversed(range(len(layers))):
-            layer = layers[index]
-            if index < len(layers) - 1:
-                above = layers[index + 1]
-                jump = LARGEST_ENTRY * np.sqrt(flipped[index] / layer.entries)
-                relative = product_error(above.fan_out, precision) + jump
-                error_d = layer.s * sqrt(above.fan_out) * above.w * (error_d + relative * above.d)
-            images = batch if first_step else probe
-            rounding = U + sqrt(2 / images) * OPERANDS[precision]
-            error_g = error_d * inputs[index] + layer.d * (errors_a[index] + rounding * inputs[index])
-            if first_step:
-                step = values[f"{layer.name}/update_ratio"]
-                relative = 2 * error_g / layer.g + sqrt(layer.fan_in * layer.fan_out) * U
-                bounds[f"{layer.name}/update_ratio"] = (
-                    relative * step + sqrt(batch) * U
-                )  # W - lr g is rounded to W's digits
-            else:
-                bounds[f"{layer.name}/delta_std"] = error_d + sqrt(layer.entries) * U * layer.d
-                bounds[f"{layer.name}/grad_std"] = error_g + sqrt(layer.fan_in * layer.fan_out) * U * layer.g
+            found["weight_std"] += layer.w * errors_z[number] / layer.z
+        if config["optimizer"]["_target_"] == GRADIENT_DESCENT:
+            step = values[f"layer{number + 1}/update_ratio"]
+            found["update_ratio"] = step * (2 * errors_step[number] / layer.g + own[1]) + sqrt(batch) * U
+        if layer is not layers[-1]:
+            k = most[number] + 0.5  # half a count, since the fraction is rounded too
+            found |= {"inactive_fraction": k / layer.entries, "dead_fraction": k / layer.fan_out}
+        bounds |= {f"layer{number + 1}/{name}": bound for name, bound in found.items()}
     return bounds
+
+
+class _Layer(NamedTuple):
+    """Sizes of one layer, and what was measured of it at step 0, of each replica (R,): the symbols above."""
+
+    fan_in: int
+    fan_out: int
+    entries: int  # of z
+    weights: int
+    w: np.ndarray
+    z: np.ndarray
+    z_std: np.ndarray
+    a: np.ndarray
+    d: np.ndarray
+    g: np.ndarray
+    s: np.ndarray
+
+
+def _layer(values: Values, number: int, fan_in: int, fan_out: int, probe: int, activation: Mapping[str, Any]) -> _Layer:
+    def measured(statistic: str) -> np.ndarray:
+        return values[f"layer{number}/{statistic}"].astype(float)
+
+    z, a = (np.hypot(measured(f"{name}_mean"), measured(f"{name}_std")) for name in ("preact", "act"))
+    w, z_std, d, g = (measured(f"{name}_std") for name in ("weight", "preact", "delta", "grad"))
+    inactive = values.get(f"layer{number}/inactive_fraction")
+    s = np.ones_like(z)  # the last layer is linear
+    if inactive is not None:
+        s = activation.get("scale", 1) * np.sqrt(1 - inactive * (1 - activation.get("leak", 1) ** 2))
+    return _Layer(fan_in, fan_out, fan_out * probe, fan_out * fan_in, w, z, z_std, a, d, g, s)
+
+
+def _forward(layers: Sequence[_Layer], precision: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Returns e(z_l) and e(a_l) of all layers, each (R,)."""
+    errors_z, errors_a = [], []
+    error, a = np.zeros_like(layers[0].w), np.ones_like(layers[0].w)
+    for layer in layers:
+        errors_z.append(sqrt(layer.fan_in) * layer.w * (error + product_error(layer.fan_in, precision) * a))
+        error, a = layer.s * (errors_z[-1] + 3 * U * layer.z), layer.a
+        errors_a.append(error)
+    return errors_z, errors_a
+
+
+def _backward(
+    layers: Sequence[_Layer],
+    error_z: np.ndarray,
+    errors_a: Sequence[np.ndarray],
+    flips: Sequence[np.ndarray],
+    precision: str,
+    images: int,
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Returns e(d_l) and e(g_l) of all layers, each (R,), from e(z_L), e(a_l) and k_l, the number of flips.
+
+    images: number that g_l is a mean over.
+    """
+    errors_d = [2 * error_z + 4 * U]
+    for layer, above, k in zip(layers[-2::-1], layers[:0:-1], flips[::-1], strict=True):
+        relative = product_error(above.fan_out, precision) + LARGEST_ENTRY * np.sqrt(k / layer.entries)
+        errors_d.insert(0, layer.s * sqrt(above.fan_out) * above.w * (errors_d[0] + relative * above.d))
+    rounding = U + sqrt(2 / images) * OPERANDS[precision]
+    inputs = [
+        (np.zeros_like(error_z), np.ones_like(error_z)),
+        *zip(errors_a, (layer.a for layer in layers), strict=True),
+    ]
+    errors_g = [
+        error_d * a + layer.d * (error_a + rounding * a)
+        for layer, error_d, (error_a, a) in zip(layers, errors_d, inputs, strict=False)
+    ]
+    return errors_d, errors_g

@@ -50,8 +50,8 @@ class Numbers(NamedTuple):
 
     replicas: pd.DataFrame
     runs: Mapping[str, Mapping[str, Any]]
-    data: Mapping[str, Mapping[str, str]]
-    growth: Mapping[str, Mapping[int, float]]
+    data: Digests
+    growth: Mapping[str, Growth]
 
 
 class Row(NamedTuple):
@@ -219,7 +219,7 @@ def _step0(
     run: str, a: pd.DataFrame, b: pd.DataFrame, known: Mapping[str, Any], config: Mapping[str, Any]
 ) -> Iterator[Row]:
     """Compares draws and layer statistics at step 0. Bounds are of both results, and so added."""
-    names = [name for name in a if name.startswith("layer") and a.loc[0, name].notna().any()]
+    names = [name for name in a if name.startswith("layer") and name in b and a.loc[0, name].notna().any()]
     there, here = ({name: table.loc[0, name].to_numpy() for name in names} for table in (a, b))
     widths = [known["inputs"], *config["model"]["hidden"], known["outputs"]]
     same = [there[f"layer{n}/{SIGNS}"] == here[f"layer{n}/{SIGNS}"] for n in range(1, len(widths) - 1)]
@@ -227,7 +227,8 @@ def _step0(
         pairs = [step0_bounds(there, each, widths, known["probe"], same) for each in (known["config"], config)]
         for name in names:
             scale = np.ones(1) if name.endswith("fraction") else np.abs(there[name.replace("_mean", "_std")])
-            yield _row(run, "step 0", name, 0, there[name], here[name], scale, pairs[0][name] + pairs[1][name], COARSE)
+            bound = sum(pair.get(name, np.inf) for pair in pairs)  # none is derived for some statistics
+            yield _row(run, "step 0", name, 0, there[name], here[name], scale, bound, COARSE)
 
 
 def _early(
@@ -238,6 +239,8 @@ def _early(
     begin, measured = (product_error(known["inputs"], p) for p in (max(precisions, key=OPERANDS.get), precisions[0]))  # type: ignore[arg-type]
     for step in sorted({step for step, _ in a.index if 0 < step <= STEPS}):
         there, here = (table.loc[step, LOSS].to_numpy() if LOSS in table else np.full(1, np.nan) for table in (a, b))
+        if np.isnan(there).all() and np.isnan(here).all():
+            continue
         difference = median_difference(there, here)
         row = Row(run, "early", LOSS, SAME, step, None, _median(there), _median(here), difference)
         grown = [growth[s] for s in growth if s <= step]
@@ -276,7 +279,7 @@ def _row(
     there: np.ndarray,
     here: np.ndarray,
     scale: np.ndarray,
-    bound: np.ndarray,
+    bound: np.ndarray | float,
     coarse: float,
 ) -> Row:
     """Compares the values of a statistic, each (R,), and returns the row of the replica that is nearest to its bound.
