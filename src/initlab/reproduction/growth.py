@@ -14,7 +14,7 @@ from torch import Tensor
 
 from initlab.nn.init import Array, Scheme
 from initlab.reproduction.bounds import product_error
-from initlab.reproduction.verdict import LOSS, STEPS, median_difference
+from initlab.reproduction.verdict import LOSS, STEPS, typical_difference
 from initlab.tracking.run_logger import start_run
 from initlab.training.fit import train
 
@@ -50,7 +50,7 @@ class Perturbed(Scheme):
 
 
 def measure(runs: Mapping[str, Mapping[str, Any]], replicas: pd.DataFrame) -> dict[str, dict[int, float]]:
-    """Returns {run: {step: how much the training loss differs}}, the largest of TRIALS medians over replicas, relative.
+    """Returns {run: {step: how much the training loss differs}}, the largest of TRIALS lower quartiles over replicas.
 
     runs: {run: {"config"}}.  replicas: their results, which those of perturbed weights are compared with.
     Prints one line per run.
@@ -61,7 +61,7 @@ def measure(runs: Mapping[str, Mapping[str, Any]], replicas: pd.DataFrame) -> di
             table = replicas[replicas["run"] == run].set_index(["step", "replica"])[LOSS]
             trials = [early_losses(record["config"], Path(folder), trial) for trial in range(TRIALS)]
             found[run] = {
-                step: max(median_difference(table.loc[step].to_numpy(), losses[step]) for losses in trials)
+                step: max(typical_difference(table.loc[step].to_numpy(), losses[step]) for losses in trials)
                 for step in trials[0]
                 if step in table
             }

@@ -31,9 +31,9 @@ LOSS = "train/loss"
 FACTOR = 10  # early losses may differ by this times the growth that was measured
 FLOOR = 4 * U  # of that growth: a loss is rounded too
 SHARP = 1e-2  # a relative bound above it says too little about an early loss
-FEWEST = 5  # replicas that a median is taken of
+FEWEST = 5  # replicas that a quartile is taken of
 NO_GROWTH = "how fast rounding grows is not known"
-LEVEL = 0.01  # probability that any of the tests of final values is wrong, if the results do agree
+LEVEL = 0.001  # probability that any of the tests of final values is wrong, if the results do agree
 POINTS = 1.0  # percentage points of accuracy: runs whose means may differ by more are undecided
 
 
@@ -141,9 +141,11 @@ def _how_far(rows: Sequence[Row]) -> str:
         return ", to the bit" + ("" if finals else " (final values not compared)")
     parts = []
     for level, name in (("step 0", "step 0"), ("early", "early losses")):
-        found = [row.difference or 0.0 for row in compared if row.level == level]
-        if found:
-            parts.append(f"{name} within {max(found):.0e}".replace("e-0", "e-") if max(found) else f"{name} to the bit")
+        found = [row for row in compared if row.level == level]
+        if found and all(row.result == SAME for row in found):
+            parts.append(f"{name} to the bit")
+        elif found:
+            parts.append(f"{name} within {max(U, *(row.difference or 0.0 for row in found)):.0e}".replace("e-0", "e-"))
     return f" ({'; '.join([*parts, 'accuracies within chance' if finals else 'final values not compared'])})"
 
 
@@ -241,8 +243,8 @@ def _early(
         there, here = (table.loc[step, LOSS].to_numpy() if LOSS in table else np.full(1, np.nan) for table in (a, b))
         if np.isnan(there).all() and np.isnan(here).all():
             continue
-        difference = median_difference(there, here)
-        row = Row(run, "early", LOSS, SAME, step, None, _median(there), _median(here), difference)
+        difference = typical_difference(there, here)
+        row = Row(run, "early", LOSS, SAME, step, None, float(np.nanmean(there)), float(np.nanmean(here)), difference)
         grown = [growth[s] for s in growth if s <= step]
         bound = FACTOR * max(*grown, FLOOR) * begin / measured if step in growth else np.inf
         if np.array_equal(there, here, equal_nan=True):
@@ -255,20 +257,21 @@ def _early(
             yield row._replace(result=WITHIN if difference <= bound else DIFFERS, bound=bound)
 
 
-def median_difference(there: np.ndarray, here: np.ndarray) -> float:
-    """Returns the median over replicas of the relative difference between values (R,), but for those that both lack.
+def typical_difference(there: np.ndarray, here: np.ndarray) -> float:
+    """Returns the lower quartile of the relative differences between the values of replicas (R,).
 
-    A replica is far off as soon as one of its units flips. The median is not, as long as most replicas have no flip,
-    and hardly varies from one machine to another. NaN if no replica has a value.
+    A replica is far off as soon as one of its units flips. The quartile is not, as long as a quarter of the replicas
+    has no flip, and it hardly varies from one machine to another. What is wrong is wrong for all of them. Replicas that
+    lack a value in both are left out; NaN if none has one.
     """
     with np.errstate(all="ignore"):
         difference = np.abs(here.astype(float) - there) / np.abs(there)
     difference = np.where(there == here, 0, np.nan_to_num(difference, nan=np.inf))
-    return _median(difference[~(np.isnan(there) & np.isnan(here))])
+    return _quartile(difference[~(np.isnan(there) & np.isnan(here))])
 
 
-def _median(values: np.ndarray) -> float:
-    return float(np.median(values)) if len(values) else float("nan")
+def _quartile(values: np.ndarray) -> float:
+    return float(np.quantile(values, 0.25, method="lower")) if len(values) else float("nan")
 
 
 def _row(
