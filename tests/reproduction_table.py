@@ -126,14 +126,14 @@ WRONG = {
         ("kaiming", "shifted_relu"),
         (*SHORT, "+init.weights.gain=1.98", "matmul_precision=medium"),
     ),
-    "shift": Row("shift 0.49 for 0.5", ("shifted_relu",), (*SHORT, "init.activation.shift=0.49")),
+    "shift": Row("shift 0.49 for 0.5", ("shifted_relu",), (*SHORT, "activation.shift=0.49")),
     "seed": Row("seed 1 for 0", words=(*SHORT, "seed=1")),
     "labels": Row("one label in a thousand flipped", data=flipped_labels),
     "by_255_only": Row(
         "pixels / 255 for 256, normalised by the mean and std of pixels / 256", data=by_255_with_the_constants_of_256
     ),
     "validation": Row("validation images among the training images", data=validation_images_too),
-    "leak": Row("leak 0.01 for 0", ("kaiming",), (*SHORT, "init.weights.leak=0", "init.activation.leak=0.01")),
+    "leak": Row("leak 0.01 for 0", ("kaiming",), (*SHORT, "init.weights.leak=0", "activation.leak=0.01")),
     "biases": Row(
         "biases drawn where they should be 0",
         ("kaiming",),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from initlab.nn import init, layer_stats, mlp
-from initlab.nn.activations import Activation
+from initlab.nn.activations import Activation, ReLU
 from initlab.nn.losses import CrossEntropy
 from initlab.reproduction.verdict import Numbers
 
@@ -34,7 +34,7 @@ def step0(
     dtype: torch.dtype = torch.float32,
 ) -> dict[str, np.ndarray]:
     """The statistics at step 0 of networks drawn in float32, {"layer1/act_std": (R,), ...}, computed in a precision."""
-    scheme, phi = scheme or init.kaiming(), phi or Activation()
+    scheme, phi = scheme or init.kaiming(), phi or ReLU()
     x, y = images()
     weights, biases = init.draw(scheme, [INPUTS, *HIDDEN, OUTPUTS], replicas=replicas, seed=seed)
     weights, biases = [W.to(dtype) for W in weights], [b.to(dtype) for b in biases]
@@ -42,7 +42,7 @@ def step0(
     loss = CrossEntropy(OUTPUTS)
     _, gradients, trace = mlp.loss_and_gradients(x.to(dtype), y, weights, biases, phi, loss)
     layers = [
-        layer_stats.LayerTensors(z, a, gradient.z, W, gradient.W)
+        layer_stats.LayerTensors(z, a, gradient.z, W, gradient.W, phi.saturated(z))
         for z, a, W, gradient in zip(trace.z, trace.a[1:], weights, gradients, strict=True)
     ]
     values = layer_stats.measure(layers)
@@ -56,10 +56,8 @@ def step0(
 def config(**changes: Any) -> dict[str, Any]:
     """A run's configuration, as far as it is compared; changes: {"optimizer.lr": 0.049} is `optimizer__lr=0.049`."""
     made: dict[str, Any] = {
-        "init": {
-            "weights": {"_target_": "initlab.nn.init.kaiming", "leak": 0, "mode": "fan_in"},
-            "activation": {"_target_": "initlab.nn.activations.Activation", "leak": 0, "shift": 0, "scale": 1},
-        },
+        "init": {"weights": {"_target_": "initlab.nn.init.kaiming", "leak": 0, "mode": "fan_in"}},
+        "activation": {"_target_": "initlab.nn.activations.ReLU", "leak": 0, "shift": 0, "scale": 1},
         "model": {"hidden": list(HIDDEN)},
         "optimizer": {"_target_": "torch.optim.SGD", "lr": 0.05},
         "loss": {"_target_": "initlab.nn.losses.CrossEntropy"},

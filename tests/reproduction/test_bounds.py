@@ -9,18 +9,21 @@ from helpers import reproductions
 from helpers.reproductions import config, step0
 from torch import Tensor
 
-from initlab.nn import init, mlp
-from initlab.nn.activations import Activation
+from initlab.nn import activations, init, mlp
+from initlab.nn.activations import ReLU
 from initlab.reproduction.bounds import step0_bounds
 
-SCHEMES: dict[str, tuple[init.Scheme, Activation]] = {
-    "kaiming": (init.kaiming(), Activation()),
-    "shifted_relu": (init.kaiming(), Activation(shift=0.5)),
-    "kaiming_leaky": (init.kaiming(0.01), Activation(leak=0.01)),
-    "pytorch": (init.TorchLinear(), Activation()),
-    "lsuv": (init.LSUV(images=100), Activation()),
-    "normal": (init.VarianceScaling(1, "one"), Activation()),
-    "unit_relu": (init.VarianceScaling(1), Activation(shift=0.4, scale=1.7)),
+SCHEMES: dict[str, tuple[init.Scheme, activations.Activation]] = {
+    "kaiming": (init.kaiming(), ReLU()),
+    "shifted_relu": (init.kaiming(), ReLU(shift=0.5)),
+    "kaiming_leaky": (init.kaiming(0.01), ReLU(leak=0.01)),
+    "pytorch": (init.TorchLinear(), ReLU()),
+    "lsuv": (init.LSUV(images=100), ReLU()),
+    "normal": (init.VarianceScaling(1, "one"), ReLU()),
+    "tanh": (init.Orthogonal(), activations.Tanh()),
+    "gelu": (init.kaiming(), activations.GELU(scale=1.2)),
+    "kaiming_tenth": (init.kaiming(0.1), ReLU(leak=0.1)),
+    "unit_relu": (init.VarianceScaling(1), ReLU(shift=0.4, scale=1.7)),
 }
 
 
@@ -30,11 +33,11 @@ def bounds(
     """Of the error of `here`, of this scheme."""
     scheme, phi = SCHEMES[name]
     target = f"{type(scheme).__module__}.{type(scheme).__name__}"
-    constants = {"leak": phi.leak, "shift": phi.shift, "scale": phi.scale}
-    settings = config(init__weights={"_target_": target}, init__activation=constants, **changes)
+    constants = {"_target_": f"{type(phi).__module__}.{type(phi).__name__}", **phi.constants}
+    settings = config(init__weights={"_target_": target}, activation=constants, **changes)
     widths = [reproductions.INPUTS, *reproductions.HIDDEN, reproductions.OUTPUTS]
     layers = range(1, len(reproductions.HIDDEN) + 1)
-    same = [there[f"layer{n}/inactive_fraction"] == here[f"layer{n}/inactive_fraction"] for n in layers]
+    same = [there[f"layer{n}/saturated_fraction"] == here[f"layer{n}/saturated_fraction"] for n in layers]
     with np.errstate(all="ignore"):
         return step0_bounds(there, settings, widths, reproductions.IMAGES, same)
 

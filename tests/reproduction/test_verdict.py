@@ -8,7 +8,7 @@ import pytest
 from helpers.reproductions import LAST, config, numbers, run, step0
 
 from initlab.nn import init
-from initlab.nn.activations import Activation
+from initlab.nn.activations import ReLU
 from initlab.reproduction.verdict import (
     DIFFERS,
     NOT_COMPARED,
@@ -69,8 +69,8 @@ LAYER = r"layer \d \w+_(mean|std) at step 0 differs by "
         (step0(lr=0.049), {"optimizer__lr": 0.049}, r"update_ratio at step 0 differs by 2 % \(optimizer.lr is 0.049"),
         (step0(init.kaiming(gain=1.98)), {}, LAYER),
         (step0(init.kaiming(gain=1.98)), {"matmul_precision": "medium"}, LAYER),
-        (step0(phi=Activation(shift=0.01)), {}, LAYER),
-        (step0(phi=Activation(leak=0.01)), {}, LAYER),
+        (step0(phi=ReLU(shift=0.01)), {}, LAYER),
+        (step0(phi=ReLU(leak=0.01)), {}, LAYER),
         (step0(init.TorchLinear()), {}, LAYER),
         (step0(seed=1), {"seed": 1}, r"at step 0 differs by .* \(seed is 1, in the reference 0\)"),
         (START | {"layer2/act_std": START["layer2/act_std"] * np.nan}, {}, "layer 2 act_std at step 0 is nan, in the"),
@@ -85,11 +85,11 @@ def test_wrong_by_a_little_at_step_0(start: dict[str, np.ndarray], settings: dic
 def test_one_flipped_unit_is_no_difference() -> None:
     """A pre-activation within rounding of 0: its replica's gradients change by more than rounding would."""
     flipped = {name: values.copy() for name, values in START.items()}
-    flipped["layer3/inactive_fraction"][2] += 1 / (30 * 128)
+    flipped["layer3/saturated_fraction"][2] += 1 / (30 * 128)
     flipped["layer3/delta_std"][2] *= 1 + 1e-3
     flipped["layer2/grad_std"][2] *= 1 + 3e-3
     assert verdict(results(flipped)).startswith("reproduced: 1 of 1 runs (step 0 within ")
-    del flipped["layer3/inactive_fraction"]
+    del flipped["layer3/saturated_fraction"]
     wrong = START | {name: flipped[name] for name in ("layer3/delta_std", "layer2/grad_std")}
     assert verdict(results(wrong)).startswith("NOT reproduced: init=kaiming: layer ")  # nothing has flipped
 

@@ -4,8 +4,8 @@
     w_l              standard deviation of the weights
     a_l, z_l, d_l    root mean squares of activations, pre-activations, and of dL/dz of one image; a_0 = 1, since images
                      are normalised
-    s_l              root mean square of the activation's slope: of the ReLU family from the fraction of inactive units,
-                     of others its scale
+    s_l              root mean square of the activation's slope: of ReLU from the fraction of saturated units, of others
+                     the largest slope
     u                unit roundoff of float32, 2^-24
     v                unit roundoff of the numbers that are multiplied: 0 in float32, 2^-11 in TF32, 2^-9 in bfloat16
 
@@ -21,13 +21,15 @@ A product of layer l sums n_l terms of size w_l a_{l-1}, so the root mean square
     e(g_l) <= e(d_l) a_{l-1} + d_l e(a_{l-1}) + (u + sqrt(2 / B) v) d_l a_{l-1},         g_l = dL/dW_l
 
 The error of a mean or a standard deviation over N entries is at most the root mean square of their errors, plus
-sqrt(N) u for the statistic's own sum. That is on the safe side, since errors of entries partly cancel. The first step
+sqrt(N) u for the statistic's own sum. That is on the safe side, since errors of entries partly cancel. A cosine between
+two images has the relative errors of both, 2 e(a_l) / a_l. The first step
 is lr g_l, on S images, and sqrt(S) u w_l for what rounding does to the weights that it is added to.
 
 ReLU's slope jumps at 0. A unit whose z is within e(z) of 0 may be active in one result and not in the other: it flips,
 and with it an entry of dL/dz, six times the usual at most. With a density at 0 of at most 1 / (2 std z), of N entries
 N e(z) / std z flip on average; k_l is the number that Poisson's law exceeds once in a million. On the probe, flips show
-in the fraction of inactive units. Where they are rare and both results have the same fraction, k_l = 0.
+in the fraction of saturated units. Where they are rare and both results have the same fraction, k_l = 0. Other
+activations are treated as if their slope jumped too, and as if no flip were seen.
 
 Each of two results may be off by so much, so they may differ by the sum of both bounds.
 Source: Higham & Mary (2019), "A new approach to probabilistic rounding error analysis", theorem 2.4.
@@ -40,6 +42,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.stats import poisson
+
+from initlab.nn import activations
+from initlab.nn.activations import Activation
 
 U = 2.0**-24
 OPERANDS = {"highest": 0.0, "high": 2.0**-11, "medium": 2.0**-9}  # of torch.set_float32_matmul_precision
@@ -63,15 +68,17 @@ def step0_bounds(
 
     values: statistics at step 0, {"layer1/act_std": (R,), ...}.  config: the run's.  widths: [inputs, hidden...,
     outputs].  probe: number of images B.  same_signs: of each hidden layer, whether both results have the same fraction
-    of inactive units (R,).
+    of saturated units (R,).
     """
     precision, batch = config["matmul_precision"], config["data"]["batch_size"]
     pairs = enumerate(pairwise(widths), start=1)
-    layers = [_layer(values, number, *fans, probe, config["init"]["activation"]) for number, fans in pairs]
+    phi = _activation(config["activation"])
+    layers = [_layer(values, number, *fans, probe, phi) for number, fans in pairs]
     errors_z, errors_a = _forward(layers, precision)
     flips = [layer.entries * e / layer.z_std for layer, e in zip(layers[:-1], errors_z, strict=False)]
     most = [poisson.isf(RARELY, mean) for mean in flips]
-    seen = [np.where(same & (f < RARE), 0, k) for same, f, k in zip(same_signs, flips, most, strict=True)]
+    shown = _leak(phi) is not None
+    seen = [np.where(same & (f < RARE) & shown, 0, k) for same, f, k in zip(same_signs, flips, most, strict=True)]
     errors_d, errors_g = _backward(layers, errors_z[-1], errors_a, seen, precision, probe)
     share = batch / probe  # of the probe's images, in the first batch, whose flips are not seen
     unseen = [poisson.isf(RARELY, mean * share) / share for mean in flips]
@@ -93,7 +100,8 @@ def step0_bounds(
             found["update_ratio"] = step * (2 * errors_step[number] / layer.g + own[1]) + sqrt(batch) * U
         if layer is not layers[-1]:
             k = most[number] + 0.5  # half a count, since the fraction is rounded too
-            found |= {"inactive_fraction": k / layer.entries, "dead_fraction": k / layer.fan_out}
+            found |= {"saturated_fraction": k / layer.entries, "dead_fraction": k / layer.fan_out}
+            found["act_cosine"] = 2 * errors_a[number] / layer.a + sqrt(layer.entries) * U
         bounds |= {f"layer{number + 1}/{name}": bound for name, bound in found.items()}
     return bounds
 
@@ -114,16 +122,29 @@ class _Layer(NamedTuple):
     s: np.ndarray
 
 
-def _layer(values: Values, number: int, fan_in: int, fan_out: int, probe: int, activation: Mapping[str, Any]) -> _Layer:
+def _activation(config: Mapping[str, Any]) -> Activation:
+    constants = {name: value for name, value in config.items() if name != "_target_"}
+    return getattr(activations, config["_target_"].rpartition(".")[2])(**constants)
+
+
+def _leak(phi: Activation) -> float | None:
+    """Returns the leak of a ReLU whose saturated units are those with z <= 0; None for other activations."""
+    leak = float(phi.leak) if isinstance(phi, activations.ReLU) else 1.0
+    return leak if abs(leak) < activations.SATURATED else None
+
+
+def _layer(values: Values, number: int, fan_in: int, fan_out: int, probe: int, phi: Activation) -> _Layer:
     def measured(statistic: str) -> np.ndarray:
         return values[f"layer{number}/{statistic}"].astype(float)
 
     z, a = (np.hypot(measured(f"{name}_mean"), measured(f"{name}_std")) for name in ("preact", "act"))
     w, z_std, d, g = (measured(f"{name}_std") for name in ("weight", "preact", "delta", "grad"))
-    inactive = values.get(f"layer{number}/inactive_fraction")
     s = np.ones_like(z)  # the last layer is linear
-    if inactive is not None:
-        s = activation.get("scale", 1) * np.sqrt(1 - inactive * (1 - activation.get("leak", 1) ** 2))
+    saturated = values.get(f"layer{number}/saturated_fraction")
+    if saturated is not None:
+        leak = _leak(phi)
+        squares = np.square(phi.largest_slope) if leak is None else 1 - saturated * (1 - leak**2)
+        s = phi.scale * np.sqrt(squares) * s
     return _Layer(fan_in, fan_out, fan_out * probe, fan_out * fan_in, w, z, z_std, a, d, g, s)
 
 

@@ -29,7 +29,11 @@ class Perturbed(Scheme):
 
     def __init__(self, scheme: Scheme, seed: int) -> None:
         self.scheme, self.random = scheme, np.random.default_rng(seed)
-        self.unit_variance = scheme.unit_variance  # type: ignore[misc]
+        self.unit_variance, self.zero_mean = scheme.unit_variance, scheme.zero_mean  # type: ignore[misc]
+
+    def for_activation(self, activation: object) -> Scheme:
+        self.scheme = self.scheme.for_activation(activation)
+        return self
 
     def weight(self, fan_out: int, fan_in: int, *, generator: Generator) -> Array:
         weight = self.scheme.weight(fan_out, fan_in, generator=generator)

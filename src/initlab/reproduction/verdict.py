@@ -24,7 +24,7 @@ UNDECIDED, NOT_COMPARED = "undecided", "not compared"
 RESULTS = (SAME, WITHIN, DIFFERS, UNDECIDED, NOT_COMPARED)
 LEVELS = ("data", "step 0", "early", "final")
 DIVERGED = "diverged"  # number of replicas
-SIGNS = "inactive_fraction"
+SIGNS = "saturated_fraction"
 STEPS = 400  # optimiser steps whose losses are early ones
 COARSE = 0.25  # a relative bound above it says nothing about a statistic at step 0
 LOSS = "train/loss"
@@ -106,7 +106,7 @@ def find_run(runs: Mapping[str, Mapping[str, Any]], name: str, config: Mapping[s
     """Returns the run of this name or, if there is none, the first with the same configuration."""
     if name in runs:
         return name
-    parts = ("init", "model", "optimizer", "loss", "data", "seed")
+    parts = ("init", "activation", "model", "optimizer", "loss", "data", "seed")
     same = (run for run, known in runs.items() if all(known["config"][part] == config[part] for part in parts))
     return next(same, None)
 
