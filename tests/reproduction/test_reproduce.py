@@ -65,7 +65,7 @@ def test_a_reference_is_small_and_says_what_made_it(made: Path) -> None:
     assert set(origin["data"]["data/normalized/mnist"]) == {"train", "validation", "test"}
     grown = origin["growth"]["init=kaiming"]
     assert list(grown) == ["50", "100"]
-    assert 0 < grown["100"] < 1e-2
+    assert 0 <= grown["100"] < 1e-2
     table = pd.read_csv(made / "replicas.csv")
     assert sorted(set(table["step"])) == [0, 50, 100]
     assert {file.name for file in made.iterdir()} == {"origin.json", "replicas.csv", "comparison.md", "overview.svg"}
