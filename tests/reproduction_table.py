@@ -29,7 +29,7 @@ from initlab.data.normalize import write_normalized
 from initlab.data.normalized_files import load, read_facts
 from initlab.nn.init import VarianceScaling
 from initlab.reproduction import growth, reference
-from initlab.reproduction.verdict import LEVEL, Numbers, compare, sentence
+from initlab.reproduction.verdict import T_LEVEL, Numbers, compare, sentence
 from initlab.sweep.config import run_config
 from initlab.tracking.run_logger import start_run
 from initlab.training.fit import train
@@ -205,7 +205,7 @@ def power(known: Numbers, folder: Path) -> list[str]:
         + " |"
     ]
     lines.append("|---" * 5 + "|")
-    least = LEVEL / (3 * len(known.runs))  # Holm's first step
+    least = T_LEVEL / (2 * len(known.runs))  # Holm's first step
     for key, row in POWER.items():
         found = compare(known, made(key, folder))
         cells = []
@@ -260,7 +260,8 @@ def main() -> int:
     pairs = [sentence(compare(a._replace(growth=known.growth), b)) for a, b in combinations(repeats, 2)]
     alarms = [sum(not said.startswith("reproduced") for said in each) for each in (first, pairs)]
     of = f"{alarms[0]} of {len(first)} repeats against the reference, {alarms[1]} of {len(pairs)} pairs of repeats"
-    lines += ["", f"False alarms: {of}."]
+    doubts = sum("undecided" in said for said in [*first, *pairs])
+    lines += ["", f"False alarms: {of}. A run is named as undecided in {doubts} of them all."]
     for said in [*first, *pairs]:
         if not said.startswith("reproduced"):
             print(said)

@@ -33,7 +33,8 @@ FLOOR = 4 * U  # of that growth: a loss is rounded too
 SHARP = 1e-2  # a relative bound above it says too little about an early loss
 FEWEST = 5  # replicas that a quartile is taken of
 NO_GROWTH = "how fast rounding grows is not known"
-LEVEL = 0.001  # probability that any of the tests of final values is wrong, if the results do agree
+T_LEVEL = 0.001  # probability that any t-test rejects results that do agree: see docs/reliability.md
+EXACT_LEVEL = 0.01  # that any exact test does
 POINTS = 1.0  # percentage points of accuracy: runs whose means may differ by more are undecided
 
 
@@ -344,11 +345,16 @@ def _paired(row: Row, there: np.ndarray, here: np.ndarray) -> Row:
 
 
 def _corrected(rows: Sequence[Row]) -> list[Row]:
-    """Marks the tests that Holm's procedure rejects at LEVEL, over all runs. Source: Holm (1979)."""
-    tests = sorted((row.p, number) for number, row in enumerate(rows) if row.p is not None and row.result != SAME)
+    """Marks the tests that Holm's procedure rejects, over all runs: the t-tests, and apart from them the exact ones.
+
+    Source: Holm (1979), "A simple sequentially rejective multiple test procedure".
+    """
     rows = list(rows)
-    for rank, (p, number) in enumerate(tests):
-        if p > LEVEL / (len(tests) - rank):
-            break
-        rows[number] = rows[number]._replace(result=DIFFERS)
+    for exact, level in ((False, T_LEVEL), (True, EXACT_LEVEL)):
+        tests = [(row.p, n) for n, row in enumerate(rows) if row.p is not None and (row.what == DIVERGED) is exact]
+        tests = sorted((p, number) for p, number in tests if rows[number].result != SAME)
+        for rank, (p, number) in enumerate(tests):
+            if p > level / (len(tests) - rank):
+                break
+            rows[number] = rows[number]._replace(result=DIFFERS)
     return rows
