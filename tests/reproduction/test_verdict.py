@@ -124,6 +124,14 @@ def test_a_quarter_of_the_replicas_without_a_flip_is_enough() -> None:
     assert np.isnan(typical_difference(np.full(3, np.nan), np.full(3, np.nan)))
 
 
+def test_a_reference_without_a_statistic_is_compared_in_the_rest() -> None:
+    table = REFERENCE.replicas.drop(columns="layer2/saturated_fraction")
+    found = compare(REFERENCE._replace(replicas=table), numbers({"init=kaiming": results()}))
+    (step0,) = [row for row in found if row.level == "step 0"]
+    assert (step0.result, step0.note) == (NOT_COMPARED, "layer2/saturated_fraction is not in both results")
+    assert sentence(found).startswith("reproduced: 1 of 1 runs")
+
+
 # Final values
 
 

@@ -61,6 +61,13 @@ def product_error(terms: int, precision: str) -> float:
     return sqrt(terms) * U + sqrt(2) * OPERANDS[precision]
 
 
+def needed_statistics(layers: int) -> list[str]:
+    """Returns the names of the statistics that `step0_bounds` needs of a network with so many layers."""
+    every = ("preact_mean", "preact_std", "act_mean", "act_std", "delta_std", "grad_std", "weight_std", "update_ratio")
+    names = [f"layer{number}/{name}" for number in range(1, layers + 1) for name in every]
+    return names + [f"layer{number}/saturated_fraction" for number in range(1, layers)]
+
+
 def step0_bounds(
     values: Values, config: Mapping[str, Any], widths: Sequence[int], probe: int, same_signs: Sequence[np.ndarray]
 ) -> dict[str, np.ndarray]:

@@ -17,7 +17,7 @@ import pandas as pd
 from scipy import stats
 
 from initlab.confidence_intervals import mean_ci95
-from initlab.reproduction.bounds import OPERANDS, U, product_error, step0_bounds
+from initlab.reproduction.bounds import OPERANDS, U, needed_statistics, product_error, step0_bounds
 
 SAME, WITHIN, DIFFERS = "same bits", "within bounds", "differs"
 UNDECIDED, NOT_COMPARED = "undecided", "not compared"
@@ -225,6 +225,10 @@ def _step0(
     names = [name for name in a if name.startswith("layer") and name in b and a.loc[0, name].notna().any()]
     there, here = ({name: table.loc[0, name].to_numpy() for name in names} for table in (a, b))
     widths = [known["inputs"], *config["model"]["hidden"], known["outputs"]]
+    missing = [name for name in needed_statistics(len(widths) - 1) if name not in names]
+    if missing:
+        yield Row(run, "step 0", "all", NOT_COMPARED, 0, note=f"{missing[0]} is not in both results")
+        return
     same = [there[f"layer{n}/{SIGNS}"] == here[f"layer{n}/{SIGNS}"] for n in range(1, len(widths) - 1)]
     with np.errstate(all="ignore"):  # values may be infinite or NaN, and so may bounds
         pairs = [step0_bounds(there, each, widths, known["probe"], same) for each in (known["config"], config)]
