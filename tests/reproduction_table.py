@@ -143,8 +143,8 @@ WRONG = {
 POWER = {
     f"power_{name}_{value}": Row(f"{said} {value} for {right}", ("kaiming",), (word.format(value),))
     for name, said, right, word, values in (
-        ("lr", "learning rate", "0.05", "optimizer.lr={}", (0.049, 0.045, 0.04, 0.03)),
-        ("gain", "gain", "2", "+init.weights.gain={}", (1.98, 1.8, 1.5, 1.0)),
+        ("lr", "learning rate", "0.05", "optimizer.lr={}", (0.049, 0.045, 0.04, 0.03, 0.02, 0.01)),
+        ("gain", "gain", "2", "+init.weights.gain={}", (1.98, 1.8, 1.5, 1.0, 0.2)),
     )
     for value in values
 }
