@@ -59,7 +59,7 @@ def run(
         "seed": int(overrides.get("seed", 0)),
         "data": {"folder": "data/normalized/mnist", "batch_size": 64},
         "trainer": {"max_epochs": 2},
-        "optimizer": {"_target_": "torch.optim.SGD", "lr": 0.05},
+        "optimizer": {"_target_": "torch.optim.SGD", "lr": float(overrides.get("optimizer.lr", 0.05))},
         "loss": {"_target_": "initlab.nn.losses.CrossEntropy"},
         "stats": {"probe": 256},
         "init": {"weights": {"_target_": "initlab.nn.init.kaiming", "mode": "fan_in"}},

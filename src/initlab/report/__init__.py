@@ -29,6 +29,7 @@ def terminal_table(layout: Layout, seconds: Mapping[str, float | None]) -> str:
     if layout.search is not None:
         rest = len(layout.search.runs) - len(layout.variants)
         lines += [f"and {rest} more, in report/comparison.md" for _ in range(rest > 0)]
+    if layout.search is not None or layout.at_own_rates:
         lines += ["", fill(sentences.lead(layout).replace(sentences.SPACE, " "), 120)]
     return "\n".join(lines) + "\n"
 
@@ -49,6 +50,8 @@ def _rows(layout: Layout, seconds: Mapping[str, float | None]) -> list[tuple[str
     columns = dict(COLUMNS)
     if layout.search is not None:
         columns = {"variant": "trial", "score": "validation accuracy", **dict(list(COLUMNS.items())[1:])}
+    if layout.rates is not None and layout.at_own_rates:
+        columns = {"variant": "variant", "rate": "learning rate", **dict(list(COLUMNS.items())[1:])}
     rows = [tuple(columns.values())]
     for setting in layout.settings:
         ranked = sentences.ranked(layout, setting)
@@ -57,6 +60,8 @@ def _rows(layout: Layout, seconds: Mapping[str, float | None]) -> list[tuple[str
             run = layout.run[row["variant"], setting]
             taken = seconds.get(run, nan)
             row["time"] = "reused" if taken is None else "" if isnan(taken) else f"{taken:.0f} s"
+            if layout.rates is not None and layout.at_own_rates:
+                row["rate"] = sentences.rate(layout.rates, row["variant"], setting)
             row["variant"] = " ".join(filter(None, (row["variant"], setting)))
             rows.append(tuple(row[name] for name in columns))
         if len(shown) < len(ranked):

@@ -10,15 +10,18 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullFormatter
 
 from initlab.confidence_intervals import mean_ci95
 from initlab.nn.layer_stats import BINS, HIGH, LOW
 from initlab.report import plotting
-from initlab.report.layout import Layout
+from initlab.report.layout import MOST_SETTINGS, Layout
+from initlab.report.learning_rates import LearningRates
 from initlab.report.plotting import DARK, GREY, SERIES, SHADES, WIDTH
 from initlab.report.search import Search
 
+MOST_NUMBERS = 16  # learning rates at which a map has its numbers written into it
 SEEN = 1e-3, 1e2  # range of the standard deviations of activations that the overview shows
 
 
@@ -28,6 +31,11 @@ def figures(layout: Layout, lesson: pd.DataFrame | None) -> dict[str, Callable[[
     if layout.search is not None and len(layout.search.keys) <= 2:
         found["search"] = partial(search, layout.search)
     found["overview"] = partial(overview, layout)
+    if layout.rates is not None:
+        best = layout.at(layout.rates.at_best())
+        found["learning_rate"] = partial(learning_rate, best, layout.rates)
+        if len(best.variants) > MOST_SETTINGS:
+            found["learning_rate_map"] = partial(learning_rate_map, best, layout.rates)
     if layout.deepest():
         label = "standard deviation of "
         found |= {
@@ -87,6 +95,68 @@ def _decades(axes: Axes, axis: Literal["x", "y"], values: pd.Series) -> None:
         scale = axes.xaxis if axis == "x" else axes.yaxis
         scale.set_major_formatter("{x:g}")
         scale.set_minor_formatter(NullFormatter() if 10 * low < high else "{x:g}")
+
+
+def learning_rate(layout: Layout, rates: LearningRates) -> Figure:
+    """Validation accuracy by learning rate with its 95 % band, the best rate marked, the reference behind it in grey.
+
+    layout: of the runs at the best rates.
+    """
+    figure, panels = plotting.panels(layout, "learning rate", "validation accuracy, %")
+    for variant, axes, number, setting in plotting.series(layout, panels):
+        color, line = SERIES[number]["color"], SERIES[number]["linestyle"]
+        if (behind := rates.curves.get((layout.reference, setting))) is not None:
+            axes.plot(behind["rate"], 100 * behind["mean"], color=GREY, linestyle=line, linewidth=0.8)
+        curve, best = rates.curves[variant, setting], rates.best(variant, setting)
+        mean, ci95 = 100 * curve["mean"], 100 * curve["ci95"].fillna(0)
+        axes.plot(curve["rate"], mean, color=color, linestyle=line, marker=".")
+        axes.fill_between(curve["rate"], mean - ci95, mean + ci95, color=color, alpha=0.25, linewidth=0)
+        axes.plot(best["rate"], 100 * best["mean"], marker="*", markersize=10, color=color, markeredgecolor="white")
+        if lost := rates.diverging(variant, setting):
+            plotting.note(axes, number, setting, f"{lost[0]} of {lost[1]} diverged, from {lost[2]:g} on")
+    everywhere = [value for curve in rates.curves.values() for value in 100 * curve["mean"]]
+    for axes in panels.values():
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        plotting.stretch_near_100(axes, "y", everywhere)
+    handles = _settings(layout)
+    if len(layout.variants) > 1:
+        handles[f"{plotting.shortened(layout.reference)}, in every panel"] = Line2D([], [], color=GREY, linewidth=0.8)
+    plotting.legend(figure, handles)
+    return figure
+
+
+def learning_rate_map(layout: Layout, rates: LearningRates) -> Figure:
+    """Validation accuracy in per cent by variant and learning rate, one map per setting. layout: as `learning_rate`."""
+    columns = {rate: x for x, rate in enumerate(rates.rates)}
+    height = 0.9 + (0.27 * len(layout.variants) + 0.3) * len(layout.settings)
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    grid = figure.subplots(len(layout.settings), 1, squeeze=False)[:, 0]
+    norm = plotting.norm_near_100([value for curve in rates.curves.values() for value in 100 * curve["mean"]])
+    for axes, setting in zip(grid, layout.settings, strict=True):
+        ranked = layout.ranking(setting)
+        percent = np.full((len(ranked), len(columns)), np.nan)
+        for y, variant in enumerate(ranked):
+            best = rates.best(variant, setting)["run"]
+            for row in rates.curves[variant, setting].itertuples():
+                x = columns[row.rate]
+                percent[y, x] = 100 * row.mean
+                lost = f"\n{row.diverged} of {row.replicas}" if row.diverged else ""
+                color = "white" if norm(percent[y, x]) < 0.6 else "black"
+                if len(columns) <= MOST_NUMBERS:
+                    place = {"ha": "center", "va": "center", "linespacing": 0.9}
+                    axes.text(x, y, f"{percent[y, x]:.1f}{lost}", color=color, fontsize=6, **place)
+                if row.run == best:
+                    axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=1.8))
+        image = axes.imshow(percent, cmap=SHADES, norm=norm, aspect="auto")
+        axes.grid(visible=False)
+        axes.set_yticks(range(len(ranked)), [plotting.shortened(variant, 40) for variant in ranked])
+        every = ceil(len(columns) / MOST_NUMBERS)
+        axes.set_xticks(range(0, len(columns), every), [f"{rate:g}" for rate in rates.rates[::every]])
+        axes.set_title(plotting.titled("validation accuracy, %", setting))
+        axes.set_xlabel("learning rate")
+    figure.colorbar(image, ax=list(grid), pad=0.01)
+    return figure
 
 
 def overview(layout: Layout) -> Figure:

@@ -10,12 +10,14 @@ from torch import Tensor
 
 from initlab.confidence_intervals import mean_ci95
 from initlab.report import tables
-from initlab.report.search import SCORE, Search, only, searched
+from initlab.report.learning_rates import KEY, LearningRates, swept_rates
+from initlab.report.search import SCORE, Search, searched
 from initlab.tracking.results import Results
 
 MOST_SETTINGS = 4  # in one panel: as many as plotting.SERIES has
 CHANCE = 0.1  # accuracy of guessing one of ten classes: of runs that do not record it
 ACCURACY = "test/accuracy"
+ONE = "all runs", ""  # variant and setting of runs that differ in the learning rate alone
 
 
 @dataclass(frozen=True)
@@ -23,10 +25,11 @@ class Layout:
     """A sweep as the report shows it: its runs arranged as variants by settings, and the numbers of each.
 
     run: {(variant, setting): name of the run}. There is a panel for each variant; variants are the init schemes, if
-    several were swept, and settings are whatever else differs.  starts: means and intervals at step 0, by run.  ends,
-    rows: values of each replica after the last step, and at all steps, by run.  search: the sweep as a search, if it is
-    one; the runs are then its best ones and the first, which is the reference.  left_out: number of variants that are
-    not shown.
+    several were swept, and settings are whatever else differs.  results: of all runs, also of those that are not
+    shown.  starts: means and intervals at step 0, by run.  ends, rows: values of each replica after the last step, and
+    at all steps, by run.  search: the sweep as a search, if it is one; the runs are then its best ones and the first,
+    which is the reference.  rates: the sweep as curves over the learning rate, if it has enough of them; if there are
+    several curves, the run of each is the one at its best rate.  left_out: number of variants that are not shown.
     """
 
     results: Results
@@ -35,6 +38,7 @@ class Layout:
     ends: dict[str, pd.DataFrame]
     rows: dict[str, pd.DataFrame]
     search: Search | None = None
+    rates: LearningRates | None = None
     left_out: int = 0
 
     @cached_property
@@ -73,8 +77,17 @@ class Layout:
         if not reached.keys() - kept:
             return self
         run = {key: name for key, name in self.run.items() if key[0] in kept}
-        results = self.results._replace(runs={name: self.results.runs[name] for name in run.values()})
-        return replace(self, results=results, run=run, left_out=len(reached.keys() - kept))
+        rates = self.rates and LearningRates({key: curve for key, curve in self.rates.curves.items() if key[0] in kept})
+        return replace(self, run=run, rates=rates, left_out=len(reached.keys() - kept))
+
+    @property
+    def at_own_rates(self) -> bool:
+        """Whether the run of each variant is the one at its best learning rate."""
+        return self.rates is not None and self.run == self.rates.at_best()
+
+    def at(self, run: dict[tuple[str, str], str]) -> "Layout":
+        """Returns the layout with other runs: those at certain learning rates."""
+        return replace(self, run=run, search=None)
 
     def config(self, variant: str, setting: str) -> dict[str, Any]:
         """Returns the run's configuration, resolved."""
@@ -124,7 +137,7 @@ class Layout:
 
         None if they can't be paired: no such run, other batches, another number of replicas, or a diverged replica.
         """
-        if variant == self.reference or not self.paired(variant, setting):
+        if variant == self.reference or (variant, setting) not in self.run or not self.paired(variant, setting):
             return None
         if self.diverged(variant, setting) or self.diverged(self.reference, setting):
             return None
@@ -219,31 +232,35 @@ class Layout:
 
 def lay_out(results: Results) -> Layout:
     """Arranges the runs of a sweep for its report."""
-    search = searched(results, _varied(results))
-    if search is not None:
-        results = only(results, search.shown())
+    varied = _varied(results)
+    search = searched(results, varied)
     # Grouped once instead of for each number: a sweep may have thousands of runs.
     first = results.replicas["step"] == results.replicas.groupby("run", sort=False)["step"].transform("first")
     starts = tables.over_replicas(results.replicas[first]).set_index("run")
     last = tables.last_step(results.replicas)
     ends, rows = (dict(iter(rows.groupby("run", sort=False))) for rows in (last, results.replicas))
-    return Layout(results, _arranged(results, search), starts, ends, rows, search)
+    others = [key for key in varied if key != KEY]
+    rates = swept_rates(results.runs, ends, _names(results, others) if others else dict.fromkeys(results.runs, ONE))
+    if search is not None:
+        run = {(search.label(name), ""): name for name in search.shown()}
+    elif rates is not None and len(rates.curves) > 1:
+        run = rates.at_best()
+    else:
+        run = {key: name for name, key in _names(results, varied).items()}
+    return Layout(results, run, starts, ends, rows, search, rates)
 
 
-def _arranged(results: Results, search: Search | None) -> dict[tuple[str, str], str]:
-    """Returns {(variant, setting): run}.
+def _names(results: Results, varied: list[str]) -> dict[str, tuple[str, str]]:
+    """Returns {run: (variant, setting)}.
 
     Variants are the schemes, and settings what else varies; or variants are all that varies, in one setting.
     """
     runs = results.runs
-    if search is not None:
-        return {(search.label(run), ""): run for run in runs}
-    varied = _varied(results)
     schemes = {run: str(record["overrides"].get("init", run)) for run, record in runs.items()}
     settings = {run: _label(results, run, [key for key in varied if key != "init"]) for run in runs}
     if "init" in varied and len(set(settings.values())) <= MOST_SETTINGS:
-        return {(str(record["overrides"].get("init")), settings[run]): run for run, record in runs.items()}
-    return {(_label(results, run, varied) or schemes[run], ""): run for run in runs}
+        return {run: (str(record["overrides"].get("init")), settings[run]) for run, record in runs.items()}
+    return {run: (_label(results, run, varied) or schemes[run], "") for run in runs}
 
 
 def _label(results: Results, run: str, keys: list[str]) -> str:

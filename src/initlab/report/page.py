@@ -19,6 +19,8 @@ TEXTS: dict[str, Callable[[Layout], Any]] = {
     "result": sentences.lead,
     "method": sentences.method,
     "variants": sentences.definitions,
+    "rates": sentences.learning_rates,
+    "rate_rows": sentences.learning_rate_rows,
     "start": sentences.at_the_start,
     "growth": lambda layout: [(setting, sentences.growth_table(layout, setting)) for setting in layout.settings],
     "learning": sentences.learning,

@@ -14,6 +14,7 @@ import matplotlib
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.colors import FuncNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
@@ -185,6 +186,11 @@ def stretch_near_100(axes: Axes, axis: Literal["x", "y"], values: Sequence[float
         axes.set_yscale("function", functions=(_logit, _expit))
         axes.set_yticks(ticks)
         axes.set_ylim(*limits)
+
+
+def norm_near_100(values: Sequence[float]) -> FuncNorm:
+    """Returns a scale of colours for percentages that is stretched as `stretch_near_100` does."""
+    return FuncNorm((_logit, _expit), vmin=np.nanmin(values), vmax=np.nanmax(values))
 
 
 def _logit(percent: np.ndarray) -> np.ndarray:

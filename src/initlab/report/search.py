@@ -1,6 +1,6 @@
 """A sweep over numbers, tried one after the other in search of the best, and what can be said of all its runs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from math import isnan
 from typing import NamedTuple
 
@@ -57,18 +57,25 @@ def searched(results: Results, varied: list[str]) -> Search | None:
     values = {run: [_number(record["overrides"].get(key)) for key in varied] for run, record in results.runs.items()}
     if len(values) < FEWEST or not varied or "seed" in varied or not np.isfinite([*values.values()]).all():
         return None
-    ends = last_step(results.replicas).set_index("run")
-    scores = {run: ends.loc[[run], SCORE].to_numpy() for run in values}
-    diverged = {run: int((~np.isfinite(ends.loc[[run], "val/loss"])).sum()) for run in values}
-    best = max(values, key=lambda run: scores[run].mean())
+    numbers = pd.DataFrame(values.values(), columns=varied)
+    found = scored(dict(iter(last_step(results.replicas).groupby("run", sort=False))), list(values))
+    return Search(varied, pd.concat([found[["run"]], numbers, found.drop(columns="run")], axis=1))
+
+
+def scored(ends: Mapping[str, pd.DataFrame], runs: Sequence[str]) -> pd.DataFrame:
+    """Returns one row per run: columns run, mean, ci95, diverged, replicas, alike, as `Search.runs` has them.
+
+    ends: {run: values of each replica after the last step}.
+    """
+    scores = {run: ends[run][SCORE].to_numpy() for run in runs}
+    diverged = {run: int((~np.isfinite(ends[run]["val/loss"])).sum()) for run in runs}
+    best = max(runs, key=lambda run: scores[run].mean())
     rows = []
-    for run, numbers in values.items():
+    for run in runs:
         mean, ci95 = mean_ci95(scores[run])
         alike = run == best or (not diverged[run] and not diverged[best] and _alike(scores[run], scores[best]))
-        ci95 = np.nan if ci95 is None else ci95
-        rows.append((run, *numbers, mean, ci95, diverged[run], len(scores[run]), alike))
-    columns = ["run", *varied, "mean", "ci95", "diverged", "replicas", "alike"]
-    return Search(varied, pd.DataFrame(rows, columns=columns))
+        rows.append((run, mean, np.nan if ci95 is None else ci95, diverged[run], len(scores[run]), alike))
+    return pd.DataFrame(rows, columns=["run", "mean", "ci95", "diverged", "replicas", "alike"])
 
 
 def told(search: Search) -> Iterator[str]:
@@ -76,8 +83,8 @@ def told(search: Search) -> Iterator[str]:
     best, first, runs = search.best, search.first, search.runs
     ranges = " and ".join(f"{key} from {runs[key].min():g} to {runs[key].max():g}" for key in search.keys)
     yield f"{len(runs)} trials, {ranges}."
-    beside = f"; the first, {search.label(first['run'])}, has {_score(first)}" if best["run"] != first["run"] else ""
-    yield f"Best by validation accuracy is {search.label(best['run'])} with {_score(best)}{beside}."
+    beside = f"; the first, {search.label(first['run'])}, has {score(first)}" if best["run"] != first["run"] else ""
+    yield f"Best by validation accuracy is {search.label(best['run'])} with {score(best)}{beside}."
     alike = runs[runs["alike"]]
     if len(alike) > 1:
         spans = " and ".join(f"{key} from {alike[key].min():g} to {alike[key].max():g}" for key in search.keys)
@@ -85,16 +92,10 @@ def told(search: Search) -> Iterator[str]:
     yield "The best of many is partly luck: a sweep with another seed tells what it is worth."
 
 
-def _score(run: pd.Series) -> str:
+def score(run: pd.Series) -> str:
     mean, ci95 = 100 * run["mean"], 100 * run["ci95"]
     text = f"{mean:.2f}" + ("" if isnan(ci95) else f"{SPACE}±{SPACE}{ci95:.2f}") + f"{SPACE}%"
     return f"{text} (with {run['diverged']} of {run['replicas']} diverged)" if run["diverged"] else text
-
-
-def only(results: Results, runs: list[str]) -> Results:
-    """Returns the results of these runs."""
-    replicas = results.replicas[results.replicas["run"].isin(runs)]
-    return Results(replicas, {r: results.runs[r] for r in runs}, {r: results.tensors[r] for r in runs})
 
 
 def _alike(ours: np.ndarray, theirs: np.ndarray) -> bool:

@@ -9,7 +9,8 @@ import pandas as pd
 
 from initlab.confidence_intervals import mean_ci95
 from initlab.report.layout import ACCURACY, Layout, growth
-from initlab.report.search import SCORE, SPACE, told
+from initlab.report.learning_rates import LearningRates
+from initlab.report.search import SCORE, SPACE, score, told
 
 KEPT = 0.9, 1.1  # factors per layer that count as keeping the scale
 LOST = "lost by"
@@ -24,6 +25,8 @@ def lead(layout: Layout) -> str:
     if layout.search is not None:
         return " ".join(told(layout.search))
     sentences = []
+    if layout.rates is not None and layout.at_own_rates:
+        sentences.append(f"Every variant was trained at {_rates(layout.rates)}, and is shown at its best one.")
     if layout.left_out:
         shown = len(layout.variants)
         sentences.append(f"Of {shown + layout.left_out} variants the {shown} best are shown; comparison.csv has all.")
@@ -51,8 +54,9 @@ def lead(layout: Layout) -> str:
 
 def method(layout: Layout) -> list[str]:
     """Returns paragraphs on what was run, from the configurations of the runs."""
-    configs = [run["config"] for run in layout.results.runs.values()]
-    total = sum(config["replicas"] for config in configs)
+    configs = [layout.config(*key) for key in layout.run]
+    runs = [run["config"] for run in layout.results.runs.values()]
+    total = sum(config["replicas"] for config in runs)
     shapes = {
         setting: _same(_shape(layout, v, s) for v, s in layout.run if s == setting) for setting in layout.settings
     }
@@ -67,8 +71,8 @@ def method(layout: Layout) -> list[str]:
         else "Runs of different seeds or data are not paired, and their difference has no interval."
     )
     return [
-        f"{_count(len(layout.variants), 'variant')}, {_count(len(configs), 'run')} of "
-        f"{_same(_count(c['replicas'], 'replica') for c in configs)}: {total} networks, each replica of a run from a "
+        f"{_count(len(layout.variants), 'variant')}, {_count(len(runs), 'run')} of "
+        f"{_same(_count(c['replicas'], 'replica') for c in runs)}: {total} networks, each replica of a run from a "
         f"draw of its own. Widths: {widths}.{f' {batches}' if len(configs) > 1 else ''}",
         f"Data: {_same(c['data']['folder'].rpartition('/')[2] for c in configs)}; loss {losses}; {optimizers}, "
         f"learning rate {_same(c['optimizer'].get('lr', 'its default') for c in configs)}, batches of "
@@ -200,6 +204,106 @@ def learning(layout: Layout) -> list[str]:
             "Intervals are not corrected for the number of comparisons: one in twenty excludes zero by chance alone."
         )
     return paragraphs
+
+
+def learning_rates(layout: Layout) -> list[str]:
+    """Returns paragraphs on the best learning rate of each variant, and on what comparing at that rate changes."""
+    rates = layout.rates
+    if rates is None:
+        return []
+    best = layout.at(rates.at_best())
+    text = (
+        f"Every variant was trained at {_rates(rates)}. Its best is the one with the highest validation "
+        "accuracy, the mean over all replicas, where one that has diverged counts with what it guesses."
+    )
+    if layout.at_own_rates:
+        text += " The rest of this page has each variant at its own best, and test images had no part in the choice."
+    paragraphs = [text]
+    for setting in best.settings:
+        here = [variant for variant, s in best.run if s == setting]
+        sentences = [*_best_rates(rates, here, setting)]
+        if len(here) > 1 and (best.reference, setting) in best.run:
+            sentences += _at_own_rates(best, layout.at(rates.at(rates.best(best.reference, setting)["rate"])), setting)
+        for variant in here:
+            lost = rates.diverging(variant, setting)
+            if lost and not best.diverged(variant, setting):
+                found = f"diverge from {lost[2]:g} on, {lost[0]} of {lost[1]}"
+                sentences.append(f"Replicas of {variant} {found}; none does at its best rate.")
+        paragraphs.append(_with(setting, " ".join(sentences)))
+    return paragraphs
+
+
+def _best_rates(rates: LearningRates, variants: Sequence[str], setting: str) -> Iterator[str]:
+    """Says between which learning rates the best ones are, and which of them may not be the best there are."""
+    hopeless = [v for v in variants if rates.best(v, setting)["diverged"] == rates.best(v, setting)["replicas"]]
+    trained = {v: rates.best(v, setting)["rate"] for v in variants if v not in hopeless}
+    if trained:
+        groups = {best: [v for v in trained if trained[v] == best] for best in sorted({*trained.values()})}
+        most = max(groups, key=lambda best: len(groups[best]))
+        names = {best: _list(group) for best, group in groups.items()}
+        if len(groups[most]) > SPELT_OUT:
+            names[most] = f"{'the other' if len(groups) > 1 else 'all'} {len(groups[most])}"
+        found = [f"{best:g} for {group}" for best, group in names.items()]
+        yield f"The best learning rate is {_list(found)}."
+    for end, beyond in (("smallest", "smaller"), ("largest", "larger")):
+        found = [variant for variant in trained if rates.edge(variant, setting) == end]
+        if found:
+            yield f"That of {_list(found)} is the {end} that was tried: a {beyond} one may be better."
+    if hopeless:
+        yield f"All replicas of {_list(hopeless)} diverge at every learning rate."
+
+
+def _at_own_rates(best: Layout, shared: Layout, setting: str) -> Iterator[str]:
+    """Compares variants at each one's best learning rate, and says what a common one, the reference's, changes."""
+    own, there = (verdicts(layout, setting) for layout in (best, shared))
+    compared = [f"{name}: {_list(group)}" for name, group in own.items() if group and name != "diverged"]
+    if not compared:
+        return
+    at = f"{best.config(best.reference, setting)['optimizer']['lr']:g}"
+    reference = f"{best.reference}, with {accuracy(best, best.reference, setting)} of the test images"
+    yield f"Each at its own best, beside {reference}, replica by replica: {'; '.join(compared)}."
+    told = {variant: name for name, group in there.items() for variant in group}  # at the reference's rate
+    changed = [
+        f"{variant} ({told[variant]} there, {name} at its own)"
+        for name, group in own.items()
+        for variant in group
+        if name != "diverged" and told.get(variant, name) != name
+    ]
+    if changed:
+        yield f"At {best.reference}'s {at} for all, this changes for {_list(changed)}."
+    else:
+        yield f"At {best.reference}'s {at} for all, they compare the same."
+
+
+def learning_rate_rows(layout: Layout) -> list[tuple[str, str, list[dict[str, str]]]]:
+    """Returns (setting, reference, one row per variant, best first): best learning rate, accuracies, differences."""
+    if layout.rates is None:
+        return []
+    best, found = layout.at(layout.rates.at_best()), []
+    for setting in best.settings:
+        shared = best
+        if (best.reference, setting) in best.run:
+            shared = layout.at(layout.rates.at(layout.rates.best(best.reference, setting)["rate"]))
+        rows = [
+            {
+                "variant": variant,
+                "rate": rate(layout.rates, variant, setting),
+                "alike": layout.rates.spread(variant, setting),
+                "score": score(layout.rates.best(variant, setting)),
+                "accuracy": accuracy(best, variant, setting),
+                "own": points(best.difference(variant, setting, ACCURACY)),
+                "shared": points(shared.difference(variant, setting, ACCURACY)),
+            }
+            for variant in best.ranking(setting)
+        ]
+        found.append((setting, best.reference, rows))
+    return found
+
+
+def rate(rates: LearningRates, variant: str, setting: str) -> str:
+    """Formats a variant's best learning rate: 0.1, or 3 (largest tried)."""
+    edge = rates.edge(variant, setting)
+    return f"{rates.best(variant, setting)['rate']:g}" + (f" ({edge} tried)" if edge else "")
 
 
 def inside(layout: Layout) -> list[str]:
@@ -347,6 +451,11 @@ def _effect(difference: tuple[float, float]) -> str:
     if abs(mean) <= ci95:
         return f"makes no difference that shows ({points(difference)} percentage points)"
     return f"{'gains' if mean > 0 else 'loses'} {points((abs(mean), ci95))[1:]} percentage points"
+
+
+def _rates(rates: LearningRates) -> str:
+    tried = rates.rates
+    return f"{len(tried)} learning rates from {tried[0]:g} to {tried[-1]:g}"
 
 
 def _shape(layout: Layout, variant: str, setting: str) -> str:
