@@ -165,7 +165,7 @@ def test_tab_in_a_real_shell() -> None:
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
-        ("experiment=", {f"experiment={preset}" for preset in ("smoke", "depth", "lesson", "search")}),
+        ("experiment=", {f"experiment={preset}" for preset in ("smoke", "depth", "lesson", "lr_map", "search")}),
         ("init=kaiming mo", {"model=", "model."}),
         ("optimizer.", {"optimizer.lr=", "optimizer._target_=", "optimizer._partial_="}),
         ("-m init=kaiming,", set()),  # after a comma there is nothing, as the page says

@@ -85,11 +85,11 @@ def test_replicas_that_diverge_are_counted() -> None:
         diverge(found, f"init=lost,optimizer.lr={rate}")
     text = said(found)
     assert lay_out(found).run["pytorch", ""] == "init=pytorch,optimizer.lr=0.1"
-    assert "Replicas of pytorch diverge from 1 on, 2 of 3; none does at its best rate." in text
+    assert "Replicas diverge from 1 on of pytorch; none does at the best rate." in text
     assert "All replicas of lost diverge at every learning rate." in text
     assert "The best learning rate is 0.1 for kaiming and pytorch." in text
     rows = {row["variant"]: row for row in sentences.learning_rate_rows(lay_out(found))[0][2]}
-    assert (rows["lost"]["alike"], rows["lost"]["accuracy"], rows["lost"]["own"]) == ("", "3 of 3 diverged", "")
+    assert [rows["lost"][name] for name in ("rate", "alike", "accuracy", "own")] == ["none", "", "3 of 3 diverged", ""]
 
 
 def test_one_replica_has_no_interval() -> None:

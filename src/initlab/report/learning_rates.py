@@ -30,6 +30,11 @@ class LearningRates(NamedTuple):
         curve = self.curves[variant, setting]
         return curve.loc[curve["mean"].fillna(0).idxmax()]
 
+    def hopeless(self, variant: str, setting: str) -> bool:
+        """Returns whether all replicas diverge at every rate. Then none is best."""
+        curve = self.curves[variant, setting]
+        return bool((curve["diverged"] == curve["replicas"]).all())
+
     def alike(self, variant: str, setting: str) -> tuple[float, float] | None:
         """Returns the smallest and the largest rate not significantly worse than the best.
 

@@ -224,18 +224,16 @@ def learning_rates(layout: Layout) -> list[str]:
         sentences = [*_best_rates(rates, here, setting)]
         if len(here) > 1 and (best.reference, setting) in best.run:
             sentences += _at_own_rates(best, layout.at(rates.at(rates.best(best.reference, setting)["rate"])), setting)
-        for variant in here:
-            lost = rates.diverging(variant, setting)
-            if lost and not best.diverged(variant, setting):
-                found = f"diverge from {lost[2]:g} on, {lost[0]} of {lost[1]}"
-                sentences.append(f"Replicas of {variant} {found}; none does at its best rate.")
+        sentences += _diverging_rates(
+            rates, [variant for variant in here if not best.diverged(variant, setting)], setting
+        )
         paragraphs.append(_with(setting, " ".join(sentences)))
     return paragraphs
 
 
 def _best_rates(rates: LearningRates, variants: Sequence[str], setting: str) -> Iterator[str]:
     """Says between which learning rates the best ones are, and which of them may not be the best there are."""
-    hopeless = [v for v in variants if rates.best(v, setting)["diverged"] == rates.best(v, setting)["replicas"]]
+    hopeless = [variant for variant in variants if rates.hopeless(variant, setting)]
     trained = {v: rates.best(v, setting)["rate"] for v in variants if v not in hopeless}
     if trained:
         groups = {best: [v for v in trained if trained[v] == best] for best in sorted({*trained.values()})}
@@ -251,6 +249,17 @@ def _best_rates(rates: LearningRates, variants: Sequence[str], setting: str) -> 
             yield f"That of {_list(found)} is the {end} that was tried: a {beyond} one may be better."
     if hopeless:
         yield f"All replicas of {_list(hopeless)} diverge at every learning rate."
+
+
+def _diverging_rates(rates: LearningRates, variants: Sequence[str], setting: str) -> Iterator[str]:
+    """Says from which learning rate on replicas diverge. variants: those that lose none at their best rate."""
+    groups: dict[float, list[str]] = {}
+    for variant in variants:
+        if lost := rates.diverging(variant, setting):
+            groups.setdefault(lost[2], []).append(variant)
+    if groups:
+        found = [f"from {first:g} on of {_list(group)}" for first, group in sorted(groups.items())]
+        yield f"Replicas diverge {'; '.join(found)}; none does at the best rate."
 
 
 def _at_own_rates(best: Layout, shared: Layout, setting: str) -> Iterator[str]:
@@ -301,7 +310,9 @@ def learning_rate_rows(layout: Layout) -> list[tuple[str, str, list[dict[str, st
 
 
 def rate(rates: LearningRates, variant: str, setting: str) -> str:
-    """Formats a variant's best learning rate: 0.1, or 3 (largest tried)."""
+    """Formats a variant's best learning rate: 0.1, or 3 (largest tried), or none if all replicas diverge at all."""
+    if rates.hopeless(variant, setting):
+        return "none"
     edge = rates.edge(variant, setting)
     return f"{rates.best(variant, setting)['rate']:g}" + (f" ({edge} tried)" if edge else "")
 
