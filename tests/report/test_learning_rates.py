@@ -92,6 +92,18 @@ def test_replicas_that_diverge_are_counted() -> None:
     assert [rows["lost"][name] for name in ("rate", "alike", "accuracy", "own")] == ["none", "", "3 of 3 diverged", ""]
 
 
+def test_what_diverges_at_its_best_is_not_compared() -> None:
+    found = made_up(CURVES)
+    diverge(found, "init=pytorch,optimizer.lr=0.1", 1)
+    diverge(found, "init=pytorch,optimizer.lr=1", 1)
+    found.replicas.loc[found.replicas["run"] == "init=pytorch,optimizer.lr=0.01", "val/accuracy"] = 0.2
+    text = said(found)
+    assert "Replicas of pytorch diverge at the best rate too" in text
+    assert "replica by replica" not in text
+    rows = {row["variant"]: row for row in sentences.learning_rate_rows(lay_out(found))[0][2]}
+    assert [rows["pytorch"][name] for name in ("rate", "alike", "own")] == ["1 (largest tried)", "", ""]
+
+
 def test_one_replica_has_no_interval() -> None:
     found = sweep(*(run({"init": "kaiming", "optimizer.lr": rate}, [0.9]) for rate in ("0.01", "0.1", "1")))
     ((_, _, (row,)),) = sentences.learning_rate_rows(lay_out(found))
@@ -164,8 +176,10 @@ def test_the_preset_sweeps_what_the_pipeline_trains() -> None:
 def test_a_real_sweep(project: Path) -> None:
     """With what is typed in place of the preset's values."""
     words = ["experiment=lr_map", "init=kaiming,pytorch", "optimizer.lr=0.01,0.1,1000000", "replicas=2"]
-    done = command([sys.executable, "train.py", "-m", *words, "hydra/launcher=batched"], project)
-    assert "Launching 6 jobs" in done.stdout or "6 of 6" in done.stdout
+    words += ["trainer.max_epochs=1", "+trainer.limit_train_batches=20", "stats.every=10", "hydra/launcher=batched"]
+    done = command([sys.executable, "train.py", "-m", *words], project)
+    assert "6 of 6  init=pytorch" in done.stdout
+    assert "learning rate" in done.stdout
     (page,) = (project / "multirun").glob("*/*/report/index.html")
     assert "<h2>The learning rate</h2>" in page.read_text(encoding="utf-8")
     assert (page.parent / "comparison.md").read_text(encoding="utf-8").count("\n") == 2 + 6

@@ -111,7 +111,8 @@ def learning_rate(layout: Layout, rates: LearningRates) -> Figure:
         mean, ci95 = 100 * curve["mean"], 100 * curve["ci95"].fillna(0)
         axes.plot(curve["rate"], mean, color=color, linestyle=line, marker=".")
         axes.fill_between(curve["rate"], mean - ci95, mean + ci95, color=color, alpha=0.25, linewidth=0)
-        axes.plot(best["rate"], 100 * best["mean"], marker="*", markersize=10, color=color, markeredgecolor="white")
+        if not rates.hopeless(variant, setting):
+            axes.plot(best["rate"], 100 * best["mean"], marker="*", markersize=10, color=color, markeredgecolor="white")
         if lost := rates.diverging(variant, setting):
             plotting.note(axes, number, setting, f"{lost[0]} of {lost[1]} diverged, from {lost[2]:g} on")
     everywhere = [value for curve in rates.curves.values() for value in 100 * curve["mean"]]
@@ -137,7 +138,7 @@ def learning_rate_map(layout: Layout, rates: LearningRates) -> Figure:
         ranked = layout.ranking(setting)
         percent = np.full((len(ranked), len(columns)), np.nan)
         for y, variant in enumerate(ranked):
-            best = rates.best(variant, setting)["run"]
+            best = None if rates.hopeless(variant, setting) else rates.best(variant, setting)["run"]
             for row in rates.curves[variant, setting].itertuples():
                 x = columns[row.rate]
                 percent[y, x] = 100 * row.mean

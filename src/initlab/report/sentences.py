@@ -224,9 +224,8 @@ def learning_rates(layout: Layout) -> list[str]:
         sentences = [*_best_rates(rates, here, setting)]
         if len(here) > 1 and (best.reference, setting) in best.run:
             sentences += _at_own_rates(best, layout.at(rates.at(rates.best(best.reference, setting)["rate"])), setting)
-        sentences += _diverging_rates(
-            rates, [variant for variant in here if not best.diverged(variant, setting)], setting
-        )
+        spared = [variant for variant in here if not best.diverged(variant, setting)]
+        sentences += _diverging_rates(rates, spared, setting)
         paragraphs.append(_with(setting, " ".join(sentences)))
     return paragraphs
 
@@ -265,6 +264,9 @@ def _diverging_rates(rates: LearningRates, variants: Sequence[str], setting: str
 def _at_own_rates(best: Layout, shared: Layout, setting: str) -> Iterator[str]:
     """Compares variants at each one's best learning rate, and says what a common one, the reference's, changes."""
     own, there = (verdicts(layout, setting) for layout in (best, shared))
+    lost = [variant for variant in own["diverged"] if best.rates and not best.rates.hopeless(variant, setting)]
+    if lost:
+        yield f"Replicas of {_list(lost)} diverge at the best rate too, so that no difference has an interval."
     compared = [f"{name}: {_list(group)}" for name, group in own.items() if group and name != "diverged"]
     if not compared:
         return
