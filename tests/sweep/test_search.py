@@ -145,8 +145,9 @@ def test_what_a_search_refuses(sweeper: dict, message: str, project: Path, monke
 def test_what_the_page_types_composes() -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         found = compose("config", ["init=shifted_relu", "activation.shift=0.839", "init.weights.gain=1.28"])
-        assert instantiate(found.init.weights) == init.VarianceScaling(1.28)
-        assert instantiate(found.activation).shift == 0.839
+        activation = instantiate(found.activation)
+        assert instantiate(found.init.weights).for_activation(activation) == init.VarianceScaling(1.28)
+        assert activation.shift == 0.839
         other = compose("config", ["hydra/sweeper=search"], return_hydra_config=True).hydra.sweeper
         search.check_settings(other, ["optimizer.lr"])
         assert instantiate(other.sampler, start={"optimizer.lr": 0.05})._start == {"optimizer.lr": 0.05}
