@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -225,6 +226,36 @@ def wait_for(text: str, process: subprocess.Popen[str]) -> str:
         if text in line:
             return "".join(lines)
     pytest.fail(f"no {text!r} in\n{''.join(lines)}")
+
+
+def until(true: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    """Waits for something, which is to be before the process ends."""
+    end = time.monotonic() + 120
+    while not true():
+        if process.poll() is not None or time.monotonic() > end:
+            pytest.fail(f"not there:\n{process.communicate()[0]}")
+        time.sleep(0.05)
+
+
+def on_a_terminal(words: Sequence[str], cwd: Path) -> str:
+    """What a terminal shows of `python train.py ...`."""
+    import pty  # not on Windows
+    import termios
+
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
+    command = [sys.executable, "train.py", *words]
+    process = subprocess.Popen(command, cwd=cwd, env=environment(), stdout=theirs, stderr=theirs, stdin=theirs)
+    os.close(theirs)
+    shown = b""
+    try:
+        while piece := os.read(ours, 4096):
+            shown += piece
+    except OSError:  # Linux says so when the other side is closed
+        pass
+    os.close(ours)
+    assert process.wait(60) == 0
+    return shown.decode()
 
 
 def environment() -> dict[str, str]:

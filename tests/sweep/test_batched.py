@@ -1,19 +1,13 @@
 """Sweeps whose jobs run in worker processes of this machine: the record is the serial launcher's, to the bit."""
 
 import os
-import pty
 import signal
-import subprocess
-import sys
-import termios
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
-from conftest import Train, environment, started
+from conftest import Train, on_a_terminal, started, until
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from omegaconf import OmegaConf
@@ -62,15 +56,7 @@ def assert_same(found: Sweep, serial: Sweep) -> None:
         assert repr(found.histories(name)) == repr(serial.histories(name))
 
 
-def until(true: Callable[[], object], process: subprocess.Popen[str]) -> None:
-    """Waits for something, which is to be before the process ends."""
-    end = time.monotonic() + 120
-    while not true():
-        if process.poll() is not None or time.monotonic() > end:
-            pytest.fail(f"not there:\n{process.communicate()[0]}")
-        time.sleep(0.05)
-
-
+@pytest.mark.slow
 def test_jobs_have_the_bits_they_have_alone(train: Train, project: Path) -> None:
     """Every optimiser, loss and kind of activation, and jobs of several sizes, diverged ones among them."""
     words = (
@@ -89,6 +75,7 @@ def test_jobs_have_the_bits_they_have_alone(train: Train, project: Path) -> None
     assert log.count("epoch 1/2") == log.count("epoch 2/2") == log.count("recorded as run") == 1
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_is_its_own_failure(train: Train, project: Path) -> None:
     folder = project / "multirun" / "fails"
     (folder / "1").mkdir(parents=True)
@@ -162,28 +149,16 @@ def test_a_worker_is_lost(train: Train, project: Path) -> None:
     assert_same(Sweep(project, "lost"), Sweep(project, "whole"))
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_a_table_that_goes_away(project: Path) -> None:
     """Best first, while it lasts; then the table of results alone."""
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (30, 100))
     words = (*BATCHED, "init=kaiming,normal", "trainer.max_epochs=8", "replicas=2", "hydra.sweep.dir=multirun/table")
-    process = subprocess.Popen(
-        [sys.executable, "train.py", *words], cwd=project, env=environment(), stdout=theirs, stderr=theirs, stdin=theirs
-    )
-    os.close(theirs)
-    shown = b""
-    try:
-        while piece := os.read(ours, 4096):
-            shown += piece
-    except OSError:  # Linux says so when the other side is closed
-        pass
-    os.close(ours)
-    assert process.wait(60) == 0
-    text = shown.decode()
+    text = on_a_terminal(words, project)
     assert " variant " in text.replace("\x1b[1m", " ").replace("\x1b[0m", " ")
     assert "0 of 2 jobs" in text
     assert "epoch 1/8" not in text  # no lines beside the table
-    assert text.rfind("\x1b[2K") < text.rfind("init=kaiming") or "test accuracy" in text
+    wiped = "\x1b[2K"
+    assert 0 < text.rfind(wiped) < text.index("test accuracy")
 
 
 @pytest.mark.parametrize(
@@ -200,6 +175,7 @@ def test_settings_out_of_range_are_refused(words: tuple[str, ...], message: str,
     assert not (project / "multirun" / "refused").exists()
 
 
+@pytest.mark.slow
 def test_odd_settings_work(train: Train, project: Path) -> None:
     """More workers than jobs; less room than one job takes; a single job."""
     for name, words in {

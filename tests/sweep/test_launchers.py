@@ -7,13 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
-from conftest import ROOT, command, environment, fresh_clone, started
+from conftest import ROOT, command, environment, fresh_clone, started, until
 from helpers import slurm
 from helpers.servers import free_port
 from mlflow import MlflowClient
@@ -77,15 +77,6 @@ def assert_same(found: Sweep, serial: Sweep) -> None:
         assert reason.partition("multirun")[0] == other.partition("multirun")[0]
         assert run.data.metrics == serial.jobs[name].data.metrics
         assert run.data.params == serial.jobs[name].data.params
-
-
-def until(true: Callable[[], object], process: subprocess.Popen[str]) -> None:
-    """Waits for something, which is to be before the process ends."""
-    end = time.monotonic() + 120
-    while not true():
-        if process.poll() is not None or time.monotonic() > end:
-            pytest.fail(f"not there:\n{process.communicate()[0]}")
-        time.sleep(0.05)
 
 
 def began(folder: Path, *numbers: int) -> bool:

@@ -1,15 +1,10 @@
 """A bar while a long epoch lasts, on a terminal; nothing but lines where there is none."""
 
-import os
-import pty
 import re
-import subprocess
-import sys
-import termios
 from pathlib import Path
 
 import pytest
-from conftest import Train, environment
+from conftest import Train, on_a_terminal
 
 # An epoch that takes longer than a second, after which the bar is shown: with four workers too, for four groups.
 LONG = (
@@ -19,24 +14,6 @@ LONG = (
     "replicas=16",
     "model.hidden=[100,100]",
 )
-
-
-def on_a_terminal(words: tuple[str, ...], cwd: Path) -> str:
-    """What a terminal shows of `python train.py ...`."""
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (24, 100))
-    command = [sys.executable, "train.py", *words]
-    process = subprocess.Popen(command, cwd=cwd, env=environment(), stdout=theirs, stderr=theirs, stdin=theirs)
-    os.close(theirs)
-    shown = b""
-    try:
-        while piece := os.read(ours, 4096):
-            shown += piece
-    except OSError:  # Linux says so when the other side is closed
-        pass
-    os.close(ours)
-    assert process.wait(60) == 0
-    return shown.decode()
 
 
 def test_an_epoch_is_told_while_it_lasts(project: Path) -> None:
