@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -280,7 +281,7 @@ def test_what_is_not_there_is_told_in_one_line(project: Path, tmp_path: Path) ->
         assert not (project / "refused").exists()
         return done.stderr
 
-    (site,) = {Path(path) for path in sys.path if (Path(path) / "hydra_plugins").is_dir()}
+    site = Path(sysconfig.get_path("purelib"))
     for item in site.iterdir():
         if item.name != "hydra_plugins":
             (tmp_path / item.name).symlink_to(item)

@@ -81,6 +81,14 @@ class Layout:
         return replace(self, run=run, rates=rates, left_out=len(reached.keys() - kept))
 
     @property
+    def counted(self) -> set[str]:
+        """Names of all runs, or of those of the variants that are shown, if others are left out."""
+        if not self.left_out:
+            return set(self.results.runs)
+        curves = self.rates.curves.values() if self.rates else ()
+        return {*self.run.values(), *(run for curve in curves for run in curve["run"])}
+
+    @property
     def at_own_rates(self) -> bool:
         """Whether the run of each variant is the one at its best learning rate."""
         return self.rates is not None and self.run == self.rates.at_best()

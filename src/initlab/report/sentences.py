@@ -55,7 +55,7 @@ def lead(layout: Layout) -> str:
 def method(layout: Layout) -> list[str]:
     """Returns paragraphs on what was run, from the configurations of the runs."""
     configs = [layout.config(*key) for key in layout.run]
-    runs = [run["config"] for run in layout.results.runs.values()]
+    runs = [run["config"] for name, run in layout.results.runs.items() if name in layout.counted]
     total = sum(config["replicas"] for config in runs)
     shapes = {
         setting: _same(_shape(layout, v, s) for v, s in layout.run if s == setting) for setting in layout.settings

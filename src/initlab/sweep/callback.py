@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from initlab import processes
 from initlab.sweep import config as configs
@@ -60,7 +60,7 @@ class SweepCallback(Callback):
         at_exit.enter_context(processes.exit_on_signals())
         launcher = launchers.Launcher(config.hydra.runtime.choices["hydra/launcher"], config.hydra.launcher._target_)
         preflight.check_plugins(config, launcher)
-        launcher.warm_up(OmegaConf.to_container(config.hydra.launcher, resolve=True))
+        launcher.warm_up(config.hydra.launcher)
         preflight.import_libraries()
         HydraConfig.instance().set_config(config)
         resumed = preflight.prepare_sweep(config, launcher)
