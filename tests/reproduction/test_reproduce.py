@@ -130,8 +130,8 @@ def edit(name: str, value: object) -> Callable[[Path], object]:
     [
         (shutil.rmtree, "holds no replicas.csv; initlab reproduce --make-reference"),
         (lambda folder: (folder / "origin.json").unlink(), "holds no origin.json"),
-        (lambda folder: (folder / "origin.json").write_text("{"), r"origin.json is damaged \("),
-        (lambda folder: (folder / "origin.json").write_text("[]"), r"origin.json is damaged \("),
+        (lambda folder: (folder / "origin.json").write_text("{", encoding="utf-8"), r"origin.json is damaged \("),
+        (lambda folder: (folder / "origin.json").write_text("[]", encoding="utf-8"), r"origin.json is damaged \("),
         (edit("format", 2), "has format 2; expected 1"),
         (edit("growth", {"a": 1}), "origin.json or replicas.csv is damaged, by their SHA-256"),
         (edit("sha256", None), "origin.json or replicas.csv is damaged, by their SHA-256"),
