@@ -8,14 +8,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pandas as pd
+from omegaconf import OmegaConf
 
 LAUNCHERS = ("basic", "batched", "joblib")
 RATES = "0.01,0.02,0.05,0.1,0.2,0.5,1"
+SCHEMES = f"init={OmegaConf.load('params.yaml').init}"  # those of the pipeline
 SWEEPS = {
     "2 jobs": ["init=kaiming,shifted_relu"],
-    "22 jobs, as in `dvc repro`": ["init=glob(*)", "model=shallow,deep", "hydra.callbacks.sweep.report=false"],
+    "22 jobs, as in `dvc repro`": [SCHEMES, "model=shallow,deep", "hydra.callbacks.sweep.report=false"],
     "77 jobs, 11 schemes by 7 learning rates, 2 epochs": [
-        "init=glob(*)",
+        SCHEMES,
         f"optimizer.lr={RATES}",
         "trainer.max_epochs=2",
     ],
