@@ -96,7 +96,7 @@ def _rewrite(folder: Path, change: Callable[[torch.Tensor], torch.Tensor], *, jo
     splits = {name: load(origin, name) for name in facts["splits"]}
     if join:
         both = zip(splits["train"], splits["validation"], strict=True)
-        splits["train"] = tuple(torch.cat(pair) for pair in both)  # type: ignore[assignment]
+        splits["train"] = tuple(torch.cat(pair) for pair in both)
     folder.mkdir(parents=True)
     for name, (images, labels) in splits.items():
         file = folder / f"{name}.safetensors"

@@ -399,7 +399,7 @@ def works(scheme: init.Scheme, phi: Activation) -> None:
     weights, biases = init.draw(scheme, [6, 5, 4], replicas=2, seed=0)
     assert all(tensor.isfinite().all() for tensor in (*weights, *biases))
     layers = [theory.DrawnLayer(n, m, scheme.variance(m, n), scheme.bias_variance(m, n)) for n, m in ((6, 5), (5, 4))]
-    assert all(isfinite(layer.variance + layer.bias_variance) for layer in layers)  # type: ignore[operator]
+    assert all(isfinite(layer.variance + layer.bias_variance) for layer in layers)
     x = torch.linspace(-1, 1, 18).view(6, 3)
     assert mlp.forward(x, weights, biases, phi).a[-1].shape == (2, 4, 3)
     with np.errstate(over="ignore", invalid="ignore"):

@@ -27,7 +27,7 @@ ACCURACY = 0.97 + 0.002 * RANDOM.standard_normal(8)
 
 
 def results(start: dict[str, np.ndarray] = START, **changes: object) -> pd.DataFrame:
-    return run(start, **{"losses": np.linspace(0.5, 0.6, 8), "accuracy": ACCURACY} | changes)  # type: ignore[arg-type]
+    return run(start, **{"losses": np.linspace(0.5, 0.6, 8), "accuracy": ACCURACY} | changes)
 
 
 REFERENCE = numbers({"init=kaiming": results()})

@@ -14,12 +14,12 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import pairwise
 from logging.handlers import QueueHandler
-from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import cloudpickle
+import psutil
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, configure_log, run_job, setup_globals
@@ -39,7 +39,11 @@ CHUNK = 500  # images that are evaluated at a time
 
 
 class Task(NamedTuple):
-    """A job to run. config: as Hydra has composed it.  work: about how many multiplications its training takes."""
+    """A job to run.
+
+    config: as Hydra has composed it.  work: about how many multiplications its training takes, in relative terms.
+    bytes: about how much memory its networks take.  device: `cpu`, `cuda` or `mps`.
+    """
 
     number: int
     config: DictConfig
@@ -60,6 +64,8 @@ def check_settings(workers: Any, max_replicas: Any) -> None:
 def start_server() -> None:
     """Starts the server of worker processes, which imports the libraries while this process does."""
     if sys.platform == "linux":
+        from multiprocessing import forkserver  # not for Windows
+
         forkserver.set_forkserver_preload(["initlab.sweep.preload"])
         with _one_thread():
             forkserver.ensure_running()
@@ -93,8 +99,6 @@ def count_workers(tasks: Sequence[Task], workers: int | None, max_replicas: int 
 
     Raises ValueError if the networks of a job don't fit in the memory.
     """
-    import psutil
-
     free = psutil.virtual_memory().available
     largest = max(tasks, key=lambda task: task.bytes)
     if largest.bytes > free:
