@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from types import ModuleType
 
-from initlab import atomic_files
+from initlab import atomic_files, processes
 from initlab.tracking import results
 from papers import charts, critical, edge_of_chaos, glorot2010, he2015, measured, pages
 
@@ -45,9 +45,16 @@ def train(name: str, overrides: list[str]) -> Path:
     """Trains a preset. Returns the sweep's folder. Exits as train.py does if that fails."""
     folder = Path("multirun", "papers", f"{name}-{datetime.now():%Y-%m-%d-%H-%M-%S}")
     words = ["-m", f"experiment={name}", "hydra/launcher=batched", f"hydra.sweep.dir={folder.as_posix()}", *overrides]
-    done = subprocess.run([sys.executable, "train.py", *words], cwd=ROOT)
-    if done.returncode:
-        sys.exit(done.returncode)
+    with processes.exit_on_signals(), subprocess.Popen([sys.executable, "train.py", *words], cwd=ROOT) as child:
+        try:
+            code = child.wait()
+        except SystemExit:
+            if processes.ended_by() != "SIGINT":  # which a terminal sends to both
+                child.terminate()
+            child.wait()  # it records how it ended
+            raise
+    if code:
+        sys.exit(code)
     return ROOT / folder
 
 

@@ -51,7 +51,12 @@ def curves(
     order = list(dict.fromkeys(data[colour]))
     base = alt.Chart().encode(
         x=alt.X("step:Q", title="optimiser step", axis=alt.Axis(tickCount=4)),
-        color=alt.Color(f"{colour}:N", title=None, scale=alt.Scale(domain=order, range=list(colours[: len(order)]))),
+        color=alt.Color(
+            f"{colour}:N",
+            title=None,
+            scale=alt.Scale(domain=order, range=list(colours[: len(order)])),
+            legend=alt.Legend(symbolType="stroke", symbolOpacity=1),
+        ),
     )
     band = base.mark_area(opacity=0.2).encode(y=alt.Y("low:Q", title=title, scale=scale), y2="high:Q")
     line = base.mark_line(strokeWidth=1.8).encode(y=alt.Y("mean:Q", scale=scale))

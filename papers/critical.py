@@ -17,10 +17,10 @@ def section(results: Results) -> str:
     """Returns the accuracy of each scheme with each activation, and the differences between them."""
     found = measured.at_best_rate(results)
     claims = [_claim(activation, found) for activation in dict.fromkeys(activation for activation, _ in found)]
-    return "\n".join([measured.setup(results), "", *pages.table(_rows(found)), "", *pages.bullets(claims)])
+    return "\n".join([measured.setup(results), "", *pages.table(_rows(found, results)), "", *pages.bullets(claims)])
 
 
-def _rows(found: Runs) -> list[dict[str, str]]:
+def _rows(found: Runs, results: Results) -> list[dict[str, str]]:
     rows = []
     for (activation, init), replicas in found.items():
         learned = int((replicas["val/accuracy"] >= measured.LEARNED).sum())
@@ -28,7 +28,7 @@ def _rows(found: Runs) -> list[dict[str, str]]:
             {
                 "`activation=`": f"`{activation}`",
                 "`init=`": f"`{init}`",
-                "best learning rate": f"{float(replicas['optimizer.lr'].iloc[0]):g}",
+                "best learning rate": measured.rate(replicas, results),
                 "replicas that learned": f"{learned} of {len(replicas)}",
                 "test accuracy, %": measured.estimate(100 * replicas["test/accuracy"]).text(),
                 "`critical` minus it, points": "" if init == OURS else _gap(activation, init, found).text(sign="+"),

@@ -39,14 +39,14 @@ def section(results: Results) -> str:
             {
                 "`activation=`": f"`{activation}`",
                 "`init=`": f"`{init}`",
-                "best learning rate": f"{float(replicas['optimizer.lr'].iloc[0]):g}",
+                "best learning rate": measured.rate(replicas, results),
                 "paper: test error, %": "" if published is None else f"{published:.2f}",
                 "ours, %": ours.text(),
                 "our interval": "" if published is None else verdicts.contains(ours, published),
             }
         )
     claims = [_ordered(*pair, found) for pair in COMPARED if set(pair) <= set(found)]
-    claims += _saturation(results)
+    claims += [*_saturation(results), *_first_layer(results, found)]
     return "\n".join([measured.setup(results), "", *pages.table(rows), "", *pages.bullets(claims)])
 
 
@@ -81,6 +81,20 @@ def _saturation(results: Results) -> list[str]:
     return [
         f"**Does the last hidden layer of sigmoids saturate at 0?** Its mean activation starts near 0.5. Counted below "
         f"{SATURATED}, {'; '.join(outcomes)}. {verdicts.outcome(saturates)}"
+    ]
+
+
+def _first_layer(results: Results, found: dict[Variant, pd.DataFrame]) -> list[str]:
+    """Says which layer of tanh has most saturated units after training: in the paper the first, section 3.2."""
+    if PANELS[0] not in found:
+        return []
+    last = found[PANELS[0]]
+    shares = {n: last[f"layer{n}/saturated_fraction"].mean() for n in range(1, _layers(results) + 1)}
+    most = max(shares, key=lambda n: shares[n])
+    others = max(share for n, share in shares.items() if n != most)
+    return [
+        f"**Which layer of tanh saturates most?** Layer {most}: {100 * shares[most]:.0f} % of its units are saturated in "
+        f"the end; of the others at most {100 * others:.0f} %. {verdicts.outcome(most == 1)}"
     ]
 
 

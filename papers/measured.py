@@ -60,6 +60,13 @@ def at_best_rate(results: Results) -> dict[tuple[str, str], pd.DataFrame]:
     return found
 
 
+def rate(rows: pd.DataFrame, results: Results) -> str:
+    """Formats the learning rate of a run, and says if no smaller or no larger one was tried."""
+    tried, chosen = results.replicas["optimizer.lr"].astype(float), float(rows["optimizer.lr"].iloc[0])
+    end = " (smallest tried)" if chosen == tried.min() else " (largest tried)" if chosen == tried.max() else ""
+    return f"{chosen:g}{end}"
+
+
 def difference(ours: pd.DataFrame, other: pd.DataFrame, metric: str) -> Estimate:
     """Returns the difference of two runs in an accuracy, in points, paired by replica: ours - other."""
     pairs = ours.set_index("replica")[metric] - other.set_index("replica")[metric]

@@ -122,11 +122,14 @@ def glorot(errors: Mapping[tuple[str, str], float], saturated_at: int | None = N
 def test_glorots_section_reads_as_the_numbers_say() -> None:
     same = glorot2010.section(glorot(glorot2010.PUBLISHED, saturated_at=200))
     assert same.count("contains it") == 5
-    assert "| `tanh` | `standard` | 0.1 | 1.76 | 1.76 ± 0.50 | contains it |" in same
+    assert "| `tanh` | `standard` | 0.1 (smallest tried) | 1.76 | 1.76 ± 0.50 | contains it |" in same
     assert "`sigmoid` from `standard` minus `tanh` from `standard`:** +0.45" in " ".join(same.split())
     assert " ".join(same.split()).count("here: as in the paper.") == 4
     assert "at 0.1 it is there by step 200 and leaves it by step 400" in " ".join(same.split())
     assert "stays there" in glorot2010.section(glorot(glorot2010.PUBLISHED, saturated_at=400))
+    assert "Layer 1: 36 % of its units are saturated in the end; of the others at most 29 %. As in" in " ".join(
+        same.split()
+    )
     other = " ".join(glorot2010.section(glorot(dict.fromkeys(glorot2010.PUBLISHED, 4.0))).split())
     assert "above, by 1.79" in other
     assert "contains it" not in other
@@ -196,7 +199,7 @@ def fifty(**accuracies: float) -> results.Results:
 
 def test_the_section_on_fifty_layers_reads_as_the_numbers_say() -> None:
     text = " ".join(critical.section(fifty(critical=0.9, xavier=0.9, kaiming=0.8)).split())
-    assert "| `tanh` | `critical` | 0.1 | 3 of 3 | 90.00 ± 0.50 | |" in text
+    assert "| `tanh` | `critical` | 0.1 (largest tried) | 3 of 3 | 90.00 ± 0.50 | |" in text
     assert "not significantly different from Xavier's scheme (+0.00 ± 0.00 points) and better than Kaiming's" in text
     assert "worse than Kaiming's" in " ".join(critical.section(fifty(critical=0.8, xavier=0.8, kaiming=0.9)).split())
 
@@ -229,6 +232,28 @@ def test_a_finished_sweep_becomes_a_section_and_a_figure(
     assert figure.read_bytes() == svg
     assert b"NaN" not in svg
     assert max(map(len, text.splitlines())) <= 160
+
+
+@pytest.mark.slow
+def test_the_command_trains_a_preset_and_writes_its_section(project: Path) -> None:
+    small = (
+        "replicas=2",
+        "model.width=5",
+        "model.depth=2",
+        "optimizer.lr=0.1",
+        "stats.every=3",
+        "trainer.max_epochs=1",
+    )
+    words = [sys.executable, "-m", "papers", "he2015", *small, "+trainer.limit_train_batches=5", "trainer=cpu"]
+    done = command(words, project)
+    said = "Measured: 2 runs of 2 replicas; hidden layers of 5 units; 1 epoch in batches of 64 images."
+    assert said in done.stdout
+    assert said in (project / "docs" / "papers.md").read_text(encoding="utf-8")
+    assert (project / "docs" / "papers" / "he2015.svg").is_file()
+    assert "Left out" not in done.stdout + done.stderr
+    refused = command([*words, "model.depth=-1"], project, check=False)
+    assert refused.returncode == 1
+    assert "model.depth is -1; expected a whole number of at least 0" in refused.stderr
 
 
 def test_what_cannot_be_used_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
