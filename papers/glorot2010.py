@@ -93,8 +93,8 @@ def _first_layer(results: Results, found: dict[Variant, pd.DataFrame]) -> list[s
     most = max(shares, key=lambda n: shares[n])
     others = max(share for n, share in shares.items() if n != most)
     return [
-        f"**Which layer of tanh saturates most?** Layer {most}: {100 * shares[most]:.0f} % of its units are saturated in "
-        f"the end; of the others at most {100 * others:.0f} %. {verdicts.outcome(most == 1)}"
+        f"**Which layer of tanh saturates most?** Layer {most}, with {100 * shares[most]:.0f} % saturated units after "
+        f"training; the others have at most {100 * others:.0f} %. {verdicts.outcome(most == 1)}"
     ]
 
 

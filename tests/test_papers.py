@@ -127,7 +127,7 @@ def test_glorots_section_reads_as_the_numbers_say() -> None:
     assert " ".join(same.split()).count("here: as in the paper.") == 4
     assert "at 0.1 it is there by step 200 and leaves it by step 400" in " ".join(same.split())
     assert "stays there" in glorot2010.section(glorot(glorot2010.PUBLISHED, saturated_at=400))
-    assert "Layer 1: 36 % of its units are saturated in the end; of the others at most 29 %. As in" in " ".join(
+    assert "Layer 1, with 36 % saturated units after training; the others have at most 29 %. As in" in " ".join(
         same.split()
     )
     other = " ".join(glorot2010.section(glorot(dict.fromkeys(glorot2010.PUBLISHED, 4.0))).split())
