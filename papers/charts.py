@@ -40,8 +40,9 @@ def curves(
     panel: str,
     colours: Sequence[str] = COLOURS,
     highest: float | None = None,
+    columns: int = 3,
 ) -> alt.FacetChart:
-    """Returns means over optimiser steps with their 95 % bands, one panel beside the other.
+    """Returns means over optimiser steps with their 95 % bands, in rows of `columns` panels.
 
     data: columns step, mean, low and high, and those that `colour` and `panel` name.  title: of the vertical axis, with
     its unit.  highest: end of that axis, which begins at 0; the largest mean and a tenth, if not given.
@@ -61,4 +62,4 @@ def curves(
     band = base.mark_area(opacity=0.2).encode(y=alt.Y("low:Q", title=title, scale=scale), y2="high:Q")
     line = base.mark_line(strokeWidth=1.8).encode(y=alt.Y("mean:Q", scale=scale))
     layers = alt.layer(band, line, data=data).properties(width=230, height=200)
-    return layers.facet(column=alt.Column(f"{panel}:N", sort=list(dict.fromkeys(data[panel]))))
+    return layers.facet(alt.Facet(f"{panel}:N", sort=list(dict.fromkeys(data[panel]))), columns=columns)

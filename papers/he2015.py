@@ -1,64 +1,89 @@
-"""He et al. (2015), "Delving Deep into Rectifiers": thirty layers of ReLU learn from Kaiming's scheme alone."""
+"""He et al. (2015), "Delving Deep into Rectifiers": thirty layers of ReLU from Kaiming's and from Xavier's scheme."""
 
 import altair as alt
 import pandas as pd
 
 from initlab.tracking.results import Results
-from papers import charts, measured, pages
+from papers import charts, measured, pages, verdicts
 
-KEYS = ("init", "optimizer.lr")
-PUBLISHED = {"kaiming": True, "xavier": False}  # whether the 30-layer network starts to learn: figure 3, right
+KEYS = ("model.depth", "init", "optimizer.lr")
+PUBLISHED = {
+    (30, "kaiming"): True,
+    (30, "xavier"): False,
+}  # (layers, init): whether it starts to learn: figure 3, right
 NAMES = {"kaiming": "Kaiming", "xavier": "Xavier"}
+STARTED = 2.0  # training loss in nats, below which a run has started to learn; guessing has log 10 = 2.30
 
 
-def counts(results: Results) -> pd.DataFrame:
-    """Returns one row per run: init, rate, replicas, how many of them learned, estimate of validation accuracy in %."""
-    found = []
-    for (init, rate), rows in measured.last(results).groupby(list(KEYS), sort=False):
+def runs(results: Results) -> pd.DataFrame:
+    """Returns one row per run: depth, init, rate, replicas, how many learned, their validation accuracy, the start.
+
+    accuracy: an estimate, in per cent.  start: first measured step at which the mean training loss is below STARTED;
+    NaN if there is none.
+    """
+    table, found = results.replicas, []
+    for run, rows in measured.last(results).groupby("run", sort=False):
+        depth, init, rate = rows[list(KEYS)].iloc[0]
         accuracies = rows["val/accuracy"]
-        learned = int((accuracies >= measured.LEARNED).sum())
-        found.append((init, float(rate), len(rows), learned, measured.estimate(100 * accuracies)))
-    return pd.DataFrame(found, columns=["init", "rate", "replicas", "learned", "accuracy"])
+        losses = measured.curve(table[table["run"] == run], "train/loss")
+        found.append(
+            {
+                "depth": int(depth),
+                "init": init,
+                "rate": float(rate),
+                "replicas": len(rows),
+                "learned": int((accuracies >= measured.LEARNED).sum()),
+                "accuracy": measured.estimate(100 * accuracies),
+                "start": losses[losses["mean"] < STARTED]["step"].min(),
+            }
+        )
+    return pd.DataFrame(found)
 
 
 def section(results: Results) -> str:
-    """Returns how many replicas learned from each scheme at each rate, and whether the paper's claim holds."""
-    found = counts(results)
+    """Returns how many replicas learned from each scheme at each rate, and whether the paper's claims hold."""
+    found = runs(results)
     rows = [
         {
-            "`init=`": f"`{row.init}`",
-            "learning rate": f"{row.rate:g}",
-            "paper": "learns" if PUBLISHED[row.init] else "does not start to learn",
-            "ours: replicas that learned": f"{row.learned} of {row.replicas}",
-            "validation accuracy, %": row.accuracy.text(),
+            "layers": f"{run.depth}",
+            "`init=`": f"`{run.init}`",
+            "learning rate": f"{run.rate:g}",
+            "paper": _claimed(run.depth, run.init),
+            f"ours: loss below {STARTED:g} by step": "never" if pd.isna(run.start) else f"{run.start:,.0f}",
+            "replicas that learned": f"{run.learned} of {run.replicas}",
+            "validation accuracy, %": run.accuracy.text(),
         }
-        for row in found.itertuples()
+        for run in found.itertuples()
     ]
-    return "\n".join([measured.setup(results), "", *pages.table(rows), "", *pages.bullets(_claims(found))])
+    claims = [_claim(depth, init, group) for (depth, init), group in found.groupby(["depth", "init"], sort=False)]
+    return "\n".join([measured.setup(results), "", *pages.table(rows), "", *pages.bullets(claims)])
 
 
-def _claims(found: pd.DataFrame) -> list[str]:
-    claims = []
-    for init, claimed in PUBLISHED.items():
-        runs = found[found["init"] == init]
-        best = runs.loc[runs["learned"].idxmax()]
-        agrees = (best["learned"] > best["replicas"] / 2) if claimed else (best["learned"] == 0)
-        outcome = (
-            f"at {best['rate']:g}, {best['learned']} of {best['replicas']} replicas learned"
-            if best["learned"]
-            else f"no replica learned at any of {len(runs)} rates"
-        )
-        claims.append(
-            f"**Does it learn from {NAMES[init]}'s scheme?** In the paper it {'does' if claimed else 'does not'}. Here "
-            f"{outcome}. {'As in the paper.' if agrees else 'Not as in the paper.'}"
-        )
-    return claims
+def _claimed(depth: int, init: str) -> str:
+    claimed = PUBLISHED.get((depth, init))
+    return "" if claimed is None else "learns" if claimed else "does not start to learn"
+
+
+def _claim(depth: int, init: str, group: pd.DataFrame) -> str:
+    best = group.loc[group["learned"].idxmax()]
+    rates = f"at any of {len(group)} rates" if len(group) > 1 else f"at a rate of {best['rate']:g}"
+    outcome = (
+        f"{best['learned']} of {best['replicas']} replicas learned at a rate of {best['rate']:g}"
+        if best["learned"]
+        else f"no replica learned {rates}"
+    )
+    text = f"**Do {depth} layers learn from {NAMES[init]}'s scheme?** Here {outcome}."
+    claimed = PUBLISHED.get((depth, init))
+    if claimed is None:
+        return text
+    agrees = best["learned"] > best["replicas"] / 2 if claimed else best["learned"] == 0
+    return f"{text} {verdicts.outcome(bool(agrees))}"
 
 
 def figure(results: Results) -> alt.TopLevelMixin:
-    """Returns the training loss over steps, one panel per learning rate."""
+    """Returns the training loss over steps, one panel per depth and learning rate."""
     curves = [
-        measured.curve(rows, "train/loss").assign(scheme=NAMES[init], panel=f"learning rate {float(rate):g}")
-        for (init, rate), rows in results.replicas.groupby(list(KEYS), sort=False)
+        measured.curve(rows, "train/loss").assign(scheme=NAMES[init], panel=f"{depth} layers, rate {float(rate):g}")
+        for (depth, init, rate), rows in results.replicas.groupby(list(KEYS), sort=False)
     ]
-    return charts.curves(pd.concat(curves), "training loss (nats)", colour="scheme", panel="panel")
+    return charts.curves(pd.concat(curves), "training loss (nats)", colour="scheme", panel="panel", columns=2)

@@ -43,7 +43,7 @@ def test_every_value_of_a_preset_can_be_built(name: str, normalized: Path, tmp_p
 
 def test_presets_are_of_the_papers_networks() -> None:
     glorot, he, edge = (composed(f"experiment={name}") for name in ("glorot2010", "he2015", "edge_of_chaos"))
-    assert (glorot.model.depth, he.model.depth) == (5, 30)
+    assert (glorot.model.depth, he.hydra.sweeper.params["model.depth"].split(",")[0]) == (5, "30")
     assert edge.init.weights.sigma_b**2 == pytest.approx(0.05)
     gains = [float(value) ** 2 for value in edge.hydra.sweeper.params["init.weights.sigma_w"].split(",")]
     assert gains == pytest.approx(np.arange(1, 4.01, 0.25), abs=1e-5)
@@ -80,9 +80,16 @@ def test_published_numbers_are_those_of_the_papers() -> None:
         ("sigmoid", "standard"): 2.21,
     }
     assert all(glorot2010.PUBLISHED[worse] > glorot2010.PUBLISHED[better] for worse, better in glorot2010.COMPARED)
-    assert he2015.PUBLISHED == {"kaiming": True, "xavier": False}
+    assert he2015.PUBLISHED == {(30, "kaiming"): True, (30, "xavier"): False}
     assert edge_of_chaos.PUBLISHED == (6, 0.05)
     assert pytest.approx(1.761, abs=5e-4) == edge_of_chaos.CRITICAL
+
+
+def test_the_critical_points_that_the_page_names() -> None:
+    tanh, gelu = (theory.critical(theory.Phi(name)) for name in ("Tanh", "GELU"))
+    assert (tanh.weight, tanh.bias) == pytest.approx((1, 0), abs=1e-6)
+    assert (gelu.weight, gelu.bias) == pytest.approx((1.98, 0.175), abs=5e-3)
+    assert 2 * theory.act_second(1e-8, theory.Phi("GELU")) == pytest.approx(0.5e-8, rel=1e-3)  # Kaiming's variance
 
 
 def test_verdicts_at_their_borders() -> None:
@@ -139,24 +146,30 @@ def test_glorots_section_reads_as_the_numbers_say() -> None:
     assert " ".join(glorot2010.section(glorot(swapped)).split()).count("here: not as in the paper.") == 2
 
 
-def he(kaiming: float, xavier: float) -> results.Results:
+def he(kaiming: float, xavier: float, deeper: float = 0.1) -> results.Results:
+    """deeper: accuracy of sixty layers, from either scheme."""
     return sweep(
         *(
-            run({"optimizer.lr": lr, "init": init}, [accuracy * share + more for more in SPREAD])
+            run({"model.depth": depth, "optimizer.lr": lr, "init": init}, [mean * share + more for more in SPREAD])
             for init, accuracy in (("kaiming", kaiming), ("xavier", xavier))
+            for depth, mean in (("30", accuracy), ("60", deeper))
             for lr, share in (("0.01", 1.0), ("0.1", 0.2))
         )
     )
 
 
 def test_hes_section_reads_as_the_numbers_say() -> None:
-    same = " ".join(he2015.section(he(0.9, 0.1)).split())
-    assert "| `kaiming` | 0.01 | learns | 3 of 3 | 90.00 ± 0.50 |" in same
+    made_up = he(0.9, 0.1)
+    same = " ".join(he2015.section(made_up).split())
+    assert "| 30 | `kaiming` | 0.01 | learns | 200 | 3 of 3 | 90.00 ± 0.50 |" in same
     assert same.count("As in the paper.") == 2
-    assert "no replica learned at any of 2 rates" in same
+    assert "Do 30 layers learn from Xavier's scheme?** Here no replica learned at any of 2 rates. As" in same
+    assert "Do 60 layers learn from Xavier's scheme?** Here no replica learned at any of 2 rates." in same
     other = " ".join(he2015.section(he(0.1, 0.5)).split())  # xavier: one replica below a half, and one at it
-    assert "at 0.01, 2 of 3 replicas learned. Not as in the paper." in other
+    assert "2 of 3 replicas learned at a rate of 0.01. Not as in the paper." in other
     assert other.count("Not as in the paper.") == 2
+    made_up.replicas["train/loss"] = 2.3
+    assert he2015.section(made_up).count("| never |") == 8
 
 
 def chaos(multiple: float, around: float = edge_of_chaos.CRITICAL) -> results.Results:
@@ -246,7 +259,7 @@ def test_the_command_trains_a_preset_and_writes_its_section(project: Path) -> No
     )
     words = [sys.executable, "-m", "papers", "he2015", *small, "+trainer.limit_train_batches=5", "trainer=cpu"]
     done = command(words, project)
-    said = "Measured: 2 runs of 2 replicas; hidden layers of 5 units; 1 epoch in batches of 64 images."
+    said = "Measured: 4 runs of 2 replicas; hidden layers of 5 units; 1 epoch in batches of 64 images."
     assert said in done.stdout
     assert said in (project / "docs" / "papers.md").read_text(encoding="utf-8")
     assert (project / "docs" / "papers" / "he2015.svg").is_file()
@@ -262,7 +275,7 @@ def test_what_cannot_be_used_is_refused_in_one_line(tmp_path: Path, capsys: pyte
     with pytest.raises(SystemExit, match=r"holds no replicas\.csv"):
         papers.main(words)
     results.save(MADE_UP["edge_of_chaos"](), tmp_path)
-    expected = r"the sweep varied init\.weights\.sigma_w, model\.depth; expected init, optimizer\.lr"
+    expected = r"the sweep varied init\.weights\.sigma_w, model\.depth; expected model\.depth, init, optimizer\.lr"
     with pytest.raises(SystemExit, match=expected):
         papers.main(words)
     results.save(MADE_UP["he2015"](), tmp_path)
