@@ -1,6 +1,7 @@
 """Schoenholz et al. (2017), "Deep information propagation": how deep a network of tanh can be, and still train."""
 
 from functools import cache
+from math import isclose
 from typing import NamedTuple
 
 import altair as alt
@@ -35,7 +36,14 @@ def xi_c(gain: float) -> float:
 
 
 def cells(results: Results) -> pd.DataFrame:
-    """Returns one row per run: depth, gain = sigma_w^2, accuracy (mean over replicas), xi_c, and whether it learned."""
+    """Returns one row per run: depth, gain = sigma_w^2, accuracy (mean over replicas), xi_c, and whether it learned.
+
+    Raises ValueError for a sweep of another activation or sigma_b, which these depth scales are not of.
+    """
+    for run in results.runs.values():
+        activation, sigma_b = run["config"]["activation"], run["config"]["init"]["weights"].get("sigma_b", 0)
+        if theory.Phi.of(activation) != PHI or not isclose(sigma_b**2, PUBLISHED.sigma_b2):
+            raise ValueError(f"the sweep has {activation} and sigma_b={sigma_b}; expected tanh and sigma_b^2 = 0.05")
     means = measured.last(results).astype(dict.fromkeys(KEYS, float)).groupby(list(KEYS))["val/accuracy"].mean()
     found = means.rename_axis(["depth", "gain"]).rename("accuracy").reset_index()
     found["gain"] = (found["gain"] ** 2).round(3)

@@ -11,7 +11,6 @@ PUBLISHED = {
     (30, "kaiming"): True,
     (30, "xavier"): False,
 }  # (layers, init): whether it starts to learn: figure 3, right
-NAMES = {"kaiming": "Kaiming", "xavier": "Xavier"}
 STARTED = 2.0  # training loss in nats, below which a run has started to learn; guessing has log 10 = 2.30
 
 
@@ -72,7 +71,7 @@ def _claim(depth: int, init: str, group: pd.DataFrame) -> str:
         if best["learned"]
         else f"no replica learned {rates}"
     )
-    text = f"**Do {depth} layers learn from {NAMES[init]}'s scheme?** Here {outcome}."
+    text = f"**Do {depth} layers learn from `{init}`?** Here {outcome}."
     claimed = PUBLISHED.get((depth, init))
     if claimed is None:
         return text
@@ -83,7 +82,7 @@ def _claim(depth: int, init: str, group: pd.DataFrame) -> str:
 def figure(results: Results) -> alt.TopLevelMixin:
     """Returns the training loss over steps, one panel per depth and learning rate."""
     curves = [
-        measured.curve(rows, "train/loss").assign(scheme=NAMES[init], panel=f"{depth} layers, rate {float(rate):g}")
+        measured.curve(rows, "train/loss").assign(scheme=init, panel=f"{depth} layers, rate {float(rate):g}")
         for (depth, init, rate), rows in results.replicas.groupby(list(KEYS), sort=False)
     ]
     return charts.curves(pd.concat(curves), "training loss (nats)", colour="scheme", panel="panel", columns=2)

@@ -1,5 +1,6 @@
 """Sections of docs/papers.md: tables and lists in Markdown, between two marks that name the preset."""
 
+import re
 from collections.abc import Mapping, Sequence
 from textwrap import fill
 
@@ -11,8 +12,10 @@ def table(rows: Sequence[Mapping[str, str]]) -> list[str]:
 
 
 def bullets(texts: Sequence[str]) -> list[str]:
-    """Returns the lines of a list, wrapped."""
-    return [fill(f"- {text}", 120, subsequent_indent="  ", break_long_words=False) for text in texts]
+    """Returns the lines of a list, wrapped, but not between a number and its unit or interval."""
+    held = [re.sub(r" (?=[%±])|(?<=±) ", "\N{NO-BREAK SPACE}", text) for text in texts]
+    lines = [fill(f"- {text}", 120, subsequent_indent="  ", break_long_words=False) for text in held]
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
 
 
 def replaced(page: str, name: str, text: str) -> str:

@@ -163,8 +163,8 @@ def test_hes_section_reads_as_the_numbers_say() -> None:
     same = " ".join(he2015.section(made_up).split())
     assert "| 30 | `kaiming` | 0.01 | learns | 200 | 3 of 3 | 90.00 ± 0.50 |" in same
     assert same.count("As in the paper.") == 2
-    assert "Do 30 layers learn from Xavier's scheme?** Here no replica learned at any of 2 rates. As" in same
-    assert "Do 60 layers learn from Xavier's scheme?** Here no replica learned at any of 2 rates." in same
+    assert "Do 30 layers learn from `xavier`?** Here no replica learned at any of 2 rates. As" in same
+    assert "Do 60 layers learn from `xavier`?** Here no replica learned at any of 2 rates." in same
     other = " ".join(he2015.section(he(0.1, 0.5)).split())  # xavier: one replica below a half, and one at it
     assert "2 of 3 replicas learned at a rate of 0.01. Not as in the paper." in other
     assert other.count("Not as in the paper.") == 2
@@ -172,10 +172,12 @@ def test_hes_section_reads_as_the_numbers_say() -> None:
     assert he2015.section(made_up).count("| never |") == 8
 
 
-def chaos(multiple: float, around: float = edge_of_chaos.CRITICAL) -> results.Results:
+def chaos(
+    multiple: float, around: float = edge_of_chaos.CRITICAL, activation: str = "Tanh", sigma_b: float = sqrt(0.05)
+) -> results.Results:
     """Networks that learn up to this multiple of the depth scale, which is infinite at a gain of `around`."""
     phi, moved = theory.Phi("Tanh"), edge_of_chaos.CRITICAL / around
-    return sweep(
+    found = sweep(
         *(
             run({"model.depth": str(depth), "init.weights.sigma_w": f"{sqrt(gain):.6f}"}, [0.9 if learns else 0.1] * 2)
             for depth in (5, 20, 80)
@@ -183,6 +185,10 @@ def chaos(multiple: float, around: float = edge_of_chaos.CRITICAL) -> results.Re
             for learns in [depth <= multiple * theory.propagation(gain * moved, phi, 0.05).xi_c]
         )
     )
+    for record in found.runs.values():
+        record["config"]["activation"] = {"_target_": f"initlab.nn.activations.{activation}", "shift": 0, "scale": 1}
+        record["config"]["init"]["weights"]["sigma_b"] = sigma_b
+    return found
 
 
 def test_the_edge_of_chaos_reads_as_the_numbers_say() -> None:
@@ -198,6 +204,9 @@ def test_the_edge_of_chaos_reads_as_the_numbers_say() -> None:
     moved = " ".join(edge_of_chaos.section(chaos(6, around=3.0)).split())
     assert "outside of this range. Not as in the paper." in moved
     assert "No run reaches a validation accuracy of 50 %." in edge_of_chaos.section(chaos(0))
+    for other in (chaos(6, activation="Softsign"), chaos(6, sigma_b=0.3)):
+        with pytest.raises(ValueError, match=r"expected tanh and sigma_b\^2 = 0\.05"):
+            edge_of_chaos.section(other)
 
 
 def fifty(**accuracies: float) -> results.Results:
@@ -213,8 +222,9 @@ def fifty(**accuracies: float) -> results.Results:
 def test_the_section_on_fifty_layers_reads_as_the_numbers_say() -> None:
     text = " ".join(critical.section(fifty(critical=0.9, xavier=0.9, kaiming=0.8)).split())
     assert "| `tanh` | `critical` | 0.1 (largest tried) | 3 of 3 | 90.00 ± 0.50 | |" in text
-    assert "not significantly different from Xavier's scheme (+0.00 ± 0.00 points) and better than Kaiming's" in text
-    assert "worse than Kaiming's" in " ".join(critical.section(fifty(critical=0.8, xavier=0.8, kaiming=0.9)).split())
+    assert "not significantly different from `xavier` (+0.00 ± 0.00 points) and better than `kaiming`" in text
+    assert "`critical` minus it" in critical.section(fifty(xavier=0.9))  # what one leaves out is not compared
+    assert "worse than `kaiming`" in " ".join(critical.section(fifty(critical=0.8, xavier=0.8, kaiming=0.9)).split())
 
 
 MADE_UP = {
@@ -293,6 +303,14 @@ def test_the_page_has_every_section() -> None:
         assert pages.replaced(page, name, "new") != page
         assert f"python -m papers {name}\n" in page
         assert (ROOT / "docs" / "papers" / f"{name}.svg").is_file()
+
+
+def test_a_number_keeps_its_unit_where_a_line_ends() -> None:
+    for words in range(30):
+        (lines,) = pages.bullets([f"{'five ' * words}at most 4 % of 12.34 ± 5.67 points, and {'five ' * 9}"])
+        assert "4 %" in lines
+        assert "12.34 ± 5.67" in lines
+        assert max(map(len, lines.splitlines())) <= 120
 
 
 def test_bands_end_where_the_interval_does() -> None:
