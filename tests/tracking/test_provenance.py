@@ -20,8 +20,8 @@ from initlab.tracking import provenance
 print(json.dumps([provenance.code(), [name for name in sys.modules if name.partition(".")[0] == "initlab"]]))
 """
 
-# What tracking and the report stand on.
-OTHERS = {"__init__.py", "atomic_files.py", "checks.py", "machine_id.py", "processes.py"}
+# What tracking, the report and the configuration stand on.
+OTHERS = {"__init__.py", "atomic_files.py", "checks.py", "machine_id.py", "processes.py", "resolvers.py"}
 
 
 def test_every_loaded_file_that_bears_on_numbers_is_hashed() -> None:
