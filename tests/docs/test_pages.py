@@ -34,6 +34,7 @@ NOT_RUN = {
     "it needs several GPUs",
     "it needs Slurm",
     "it needs a Ray cluster",
+    "FOLDER and OTHER_FOLDER stand for two sweeps",
     "SAME OVERRIDES stands for what was typed before",
     "tests/data/test_other_data_sets.py runs it",
     "tests/pipeline/test_dvc.py runs it",

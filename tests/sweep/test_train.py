@@ -186,7 +186,7 @@ def test_artifacts(sweep: tuple[Run, list[Run]], client: MlflowClient) -> None:
     assert comparison["test/accuracy"].is_monotonic_decreasing
     assert comparison.set_index("init")["test/accuracy"]["kaiming"] == pytest.approx(job.data.metrics["test/accuracy"])
     assert {"figures", "index.html"} < artifacts(client, parent)
-    assert "figures/final_accuracy.png" in artifacts(client, parent, "figures")
+    assert "figures/final_accuracy.svg" in artifacts(client, parent, "figures")
 
 
 @pytest.mark.slow
