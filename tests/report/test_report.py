@@ -12,7 +12,8 @@ import pytest
 from helpers.sweeps import run, sweep
 
 from initlab import report
-from initlab.report import figures, findings, page, sentences, tables
+from initlab.report import figures, findings, page, sentences, swept, tables, theme
+from initlab.report.command import report_on, side_by_side
 from initlab.report.layout import growth, lay_out
 from initlab.tracking import results
 
@@ -469,3 +470,88 @@ def test_growth_of_a_geometric_series() -> None:
     assert growth(pd.Series([3.0, 1.5, 0.75, 0.375])) == pytest.approx(0.5, rel=1e-12)
     assert np.isnan(growth(pd.Series([1.0])))
     assert np.isnan(growth(pd.Series([1.0, np.inf, 2.0])))
+
+
+def test_sweeps_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Sweeps of other keys too; each run stays what it is, and settings are the sweeps' names."""
+    one = sweep(run({"init": "kaiming"}, EVEN), run({"init": "b"}, HIGHER))
+    two = sweep(run({"init": "kaiming", "model": "deep"}, EVEN, hidden=3), run({"init": "b", "model": "deep"}, EVEN))
+    for name, found in (("one", one), ("two", two)):
+        (tmp_path / name).mkdir()
+        results.save(found, tmp_path / name)
+    folders = [str(tmp_path / name) for name in ("one", "two")]
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    page = report_on(folders, tmp_path / "both", uri=uri)
+    assert capsys.readouterr().out == f"report: {page}\n"
+    assert "4 runs of 3 replicas" in Page(page.read_text(encoding="utf-8")).text
+    view = lay_out(side_by_side({"one": one, "two": two}))
+    assert view.variants == ["kaiming", "b"]
+    assert view.settings == ["sweep=one", "sweep=two, model=deep"]
+    assert view.difference("b", "sweep=one", "test/accuracy") == pytest.approx((0.05, 0), abs=1e-12)
+    with pytest.raises(ValueError, match="needs a folder: --output FOLDER"):
+        report_on(folders, None, uri=uri)
+    with pytest.raises(ValueError, match=r"expected different sweeps, not .*one .*one"):
+        report_on([folders[0], folders[0]], tmp_path / "both", uri=uri)
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "x", "log"),
+    [
+        ("model.hidden", ("[5]", "[5, 5]", "[5, 5, 5]"), "hidden layers", False),
+        ("data.batch_size", ("16", "64", "256"), "data.batch_size", True),
+    ],
+)
+def test_accuracy_over_a_number_that_was_swept(key: str, values: tuple[str, ...], x: str, log: bool) -> None:
+    accuracies = dict(zip(values, (0.8, 0.9, 0.95), strict=True))
+    found = sweep(
+        *(
+            run({"init": init, key: value}, (accuracy, accuracy + 0.01), hidden=max(value.count("5"), 1))
+            for init in ("kaiming", "b")
+            for value, accuracy in accuracies.items()
+        )
+    )
+    ((view),) = swept.views(lay_out(found))
+    assert isinstance(view, swept.Curves)
+    assert (view.x, view.log) == (x, log)
+    assert list(view.table[view.table["variant"] == "b"]["mean"]) == pytest.approx([0.805, 0.905, 0.955])
+    assert "swept_1" in figures.figures(lay_out(found))
+
+
+def test_schemes_and_activations_are_a_matrix() -> None:
+    names = "relu", "tanh", "gelu"
+    found = sweep(
+        *(
+            run({"init": i, "activation": a}, (0.8 + 0.05 * n,) * 2)
+            for i in ("kaiming", "b")
+            for n, a in enumerate(names)
+        )
+    )
+    (view,) = swept.views(lay_out(found))
+    assert isinstance(view, swept.Map)
+    assert (view.x, view.y, view.rows) == ("activation", "init", ["b", "kaiming"])
+    assert list(view.table[view.table["best"]]["x"]) == ["gelu", "gelu"]
+    specification = figures.figures(lay_out(found))["swept_1"]().to_dict()
+    assert theme.svg(specification).count(">90.0<") == 2
+
+
+def test_two_numbers_are_a_map() -> None:
+    found = sweep(
+        *(
+            run({"init": "gaussian", "init.weights.sigma_w": w, "model.hidden": h}, hidden=h.count("5"))
+            for w in ("1", "1.5", "2")
+            for h in ("[5]", "[5,5]", "[5,5,5]")
+        )
+    )
+    (view,) = swept.views(lay_out(found))
+    assert isinstance(view, swept.Map)
+    assert (view.x, view.columns, view.y, view.rows) == (
+        "init.weights.sigma_w",
+        ["1", "1.5", "2"],
+        "hidden layers",
+        ["1", "2", "3"],
+    )
+
+
+def test_other_sweeps_have_no_such_figure(two_settings: results.Results) -> None:
+    assert swept.views(lay_out(two_settings)) == []
+    assert swept.views(lay_out(sweep(*(run({"init": "a", "optimizer.lr": f"0.{n}"}) for n in range(1, 4))))) == []

@@ -636,20 +636,20 @@ def _curves(
 def _map(view: "swept.Map", title: str, label: str) -> Any:
     """Draws a map of accuracies with their numbers in it. view.table: x, y, accuracy, diverged, replicas, best."""
     table = view.table.assign(error=theme.error(view.table["accuracy"]))
-    lost = [f"{row.diverged} of {row.replicas} lost" if row.diverged else "" for row in table.itertuples()]
+    lost = [f"{row.diverged} of {row.replicas} diverged" if row.diverged else "" for row in table.itertuples()]
     table = table.assign(text=[f"{100 * accuracy:.1f}" for accuracy in table["accuracy"]], lost=lost)
     low, high = table["error"].min(), table["error"].max()
     scale = alt.Scale(
         scheme=theme.SCHEME, type="log", domain=[high, max(low, theme.ERROR) if low < high else low * 0.99]
     )
-    middle = float(np.exp((np.log(low) + np.log(high)) / 2)) * 0.75
+    bright = float(high * (low / high) ** 0.6)  # errors below this are drawn in a light colour
     x = alt.X("x:N", sort=view.columns, title=view.x, axis=alt.Axis(labelAngle=0))
     y = alt.Y("y:N", sort=view.rows, title=view.y or None, axis=alt.Axis(labelLimit=130))
     legend = alt.Legend(title=label, labelExpr="format(100 - datum.value, '.4~f')", gradientLength=160)
     tips = [alt.Tooltip("y:N", title=view.y or "variant"), alt.Tooltip("x:N", title=view.x)]
     tips += [alt.Tooltip("text:N", title=label), alt.Tooltip("lost:N", title="diverged")]
     base = alt.Chart(theme.rows(table)).encode(x=x, y=y)
-    ink = alt.when(f"datum.error < {middle:.5g}").then(alt.value("black")).otherwise(alt.value("white"))
+    ink = alt.when(f"datum.error < {bright:.5g}").then(alt.value("black")).otherwise(alt.value("white"))
     layers = [base.mark_rect().encode(color=alt.Color("error:Q", scale=scale, legend=legend), tooltip=tips)]
     if len(view.columns) <= MOST_NUMBERS:
         layers.append(base.mark_text(fontSize=10).encode(text="text:N", color=ink))
