@@ -268,11 +268,10 @@ def against_theory(layout: Layout, setting: str, *, name: str, title: str) -> An
         alt.Chart(data)
         .mark_point(size=45, filled=True)
         .encode(**channels, **marks, opacity=theme.emphasis(0.8), tooltip=tooltip),
-        alt.Chart(data)
-        .transform_filter("isValid(datum.label)")
-        .mark_text(align="right", dx=-7, limit=160)
-        .encode(**channels, text="label:N", opacity=theme.emphasis()),
     ]
+    if len(named):
+        labels = alt.Chart(theme.rows(table.loc[named])).mark_text(align="right", dx=-7, limit=160)
+        layers.append(labels.encode(**channels, text="label:N", opacity=theme.emphasis()))
     return _panel(layers, layout, setting)
 
 
