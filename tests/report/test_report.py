@@ -244,7 +244,7 @@ def test_findings_are_claims_with_numbers_largest_effect_first(two_settings: res
         "With one hidden layer, `shifted` ends 5.00 ± 0.00 points above `kaiming` (91.00 ± 2.48 %).",
         "With four hidden layers, `shifted` ends 5.00 ± 0.00 points above `kaiming` (91.00 ± 2.48 %).",
         "Shifting the activation down by 0.5 (`shifted`) changes test accuracy by +5.00 ± 0.00 points with one hidden "
-        "layer and by +5.00 ± 0.00 points with four hidden layers: all of them are significant.",
+        "layer and by +5.00 ± 0.00 points with four hidden layers: both are significant.",
     ]
     assert {finding.figure for finding in found} == {"difference"}
 
@@ -262,7 +262,7 @@ def test_no_difference_is_a_finding_too() -> None:
         for name, shift in (("a", (0.001, 0, 0)), ("b", (0, 0.002, 0)))
     ]
     text = findings.lead(lay_out(sweep(run({"init": "kaiming"}, EVEN), *near))).replace("\N{NO-BREAK SPACE}", " ")
-    assert "Between `kaiming` and `b` and `a`, 3 networks each show no difference" in text
+    assert "With 3 networks each, no difference from `kaiming` shows for `b` and `a`" in text
     assert "the largest measured is +0.07 ± 0.29 points (`b`)." in text
 
 

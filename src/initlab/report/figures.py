@@ -20,8 +20,8 @@ from initlab.report.search import Search
 
 FAR = 8  # percentage points below the best (or from the reference) at which a value is written instead of drawn
 MOST_NUMBERS = 16  # columns of a map that has its numbers written into it
-MOST_LABELS = 5  # points of a scatter that are named
-OFF = 0.1  # relative difference from theory at which a point is named
+MOST_LABELS = 4  # points of a scatter that are named
+OFF = 0.1  # distance from theory, |log(measured / theory)|, from which on a point is named
 SNAPSHOTS = 10  # of the weights over training, at most
 SMALLEST = 0.01  # per cent of activations that a histogram has room for
 STEP = 21  # pixels per row of a chart with a row per variant
@@ -47,7 +47,7 @@ def figures(layout: Layout, lesson: pd.DataFrame | None = None) -> dict[str, Cal
         {
             "final_accuracy": final_accuracy,
             "difference": difference,
-            "accuracy_curves": partial(curves, name="val/accuracy", title="validation accuracy, %"),
+            "accuracy_curves": partial(curves, name="val/accuracy", title="validation accuracy, %", dots=True),
             "loss_curves": partial(curves, name="train/loss", title="training loss"),
         },
     )
@@ -95,7 +95,7 @@ def _per_setting(layout: Layout, draw: dict[str, Callable[..., Any]]) -> dict[st
                 continue
             if name == "difference" and not any(layout.difference(v, setting, ACCURACY) for v in here):
                 continue
-            if name == "histogram_other" and len(_with_histograms(layout, setting)) < 2:
+            if name == "histogram_other" and len(with_histograms(layout, setting)) < 2:
                 continue
             if name == "theory_act_cosine" and not _compared(layout, setting, "act_cosine")["theory"].notna().any():
                 continue
@@ -197,7 +197,7 @@ def difference(layout: Layout, setting: str) -> Any:
     return _panel(layers, layout, setting, height=STEP * len(ranked))
 
 
-def curves(layout: Layout, setting: str, *, name: str, title: str) -> Any:
+def curves(layout: Layout, setting: str, *, name: str, title: str, dots: bool = False) -> Any:
     """A metric over training, the mean of the networks that have not diverged, with its 95 % band."""
     table = []
     for variant in _here(layout, setting):
@@ -211,7 +211,8 @@ def curves(layout: Layout, setting: str, *, name: str, title: str) -> Any:
                 found |= {"y": row.mean, "low": low, "high": row.mean + (ci95 or 0), "value": _number(row.mean, ci95)}
             table.append(found)
     axis = theme.accuracy_axis(title) if name == "val/accuracy" else theme.log_axis(title)
-    return _lines(pd.DataFrame(table), layout, setting, x="step", x_title="optimiser step", y=axis, tooltip=title)
+    options: dict[str, Any] = {"x": "step", "x_title": "optimiser step", "y": axis, "tooltip": title, "dots": dots}
+    return _lines(pd.DataFrame(table), layout, setting, **options)
 
 
 def by_depth(
@@ -226,8 +227,9 @@ def by_depth(
     if log:
         table = table[~(table["y"] <= 0)]
         table["low"] = np.maximum(table["low"], table["y"] / 4)
-    inside = table["y"][table["y"].between(*limits)]
-    domain = [inside.min(), inside.max()] if len(inside) else list(limits)
+    inside = table[table["y"].between(*limits)]
+    ends = inside[["low", "high"]].clip(*limits)
+    domain = [ends["low"].min(), ends["high"].max()] if len(inside) else list(limits)
     if domain[0] == domain[1]:
         domain = [domain[0] * 0.8, domain[1] * 1.25] if log else [domain[0] - 0.1, domain[1] + 0.1]
     axis = theme.log_axis(title, domain) if log else {"scale": alt.Scale(domain=domain, padding=8), "title": title}
@@ -236,42 +238,36 @@ def by_depth(
 
 
 def against_theory(layout: Layout, setting: str, *, name: str, title: str) -> Any:
-    """Measured before the first step against theory, one point per variant and hidden layer, and the diagonal.
+    """Measured over theory before the first step, one point per variant and hidden layer. At 1 both agree.
 
-    The points farthest from the diagonal are named.
+    Of the variants that are farthest from theory, the farthest point is named.
     """
     table = _compared(layout, setting, name)
-    log = name != "act_cosine"
-    if log:
-        table = table[(table["y"] > 0) & (table["theory"] > 0)]
-    table = table[np.isfinite(table["y"]) & np.isfinite(table["theory"])].copy()
-    off = (table["y"] / table["theory"] - 1).abs() if log else (table["y"] - table["theory"]).abs()
-    named = off[off > OFF].nlargest(MOST_LABELS).index
-    table["label"] = [f"{_short(r.variant)}, layer {r.layer}" if r.Index in named else None for r in table.itertuples()]
-    both = [*table["y"], *table["theory"]] or [1.0]
-    ends = pd.DataFrame({"x": [min(both), max(both)]})
-    data, marks = theme.rows(table), theme.series(layout.variants, layout.reference, lines=False)
-    scale = theme.scale(log=log, padding=8)
+    table = table[(table["y"] > 0) & (table["theory"] > 0) & np.isfinite(table["y"]) & np.isfinite(table["theory"])]
+    table = table.assign(ratio=table["y"] / table["theory"])
+    table["off"] = np.log(table["ratio"]).abs()
+    farthest = table.loc[table.groupby("variant", sort=False)["off"].idxmax()]
+    named = farthest[farthest["off"] > OFF].nlargest(MOST_LABELS, "off")
+    named = named.assign(label=[f"{_short(row.variant)}, layer {row.layer}" for row in named.itertuples()])
+    middle = np.sqrt(table["theory"].min() * table["theory"].max())
+    marks = theme.series(layout.variants, layout.reference, lines=False)
     channels = {
-        "x": alt.X("theory:Q", scale=scale, axis=alt.Axis(format="~g"), title=f"{title}: theory"),
-        "y": alt.Y("y:Q", scale=scale, axis=alt.Axis(format="~g"), title="measured"),
+        "x": alt.X("theory:Q", **theme.log_axis(f"{title}: theory")),
+        "y": alt.Y("ratio:Q", **theme.log_axis("measured / theory")),
     }
-    diagonal = {"x": channels["x"].copy(), "y": channels["y"].copy()}
-    diagonal["x"].shorthand = diagonal["y"].shorthand = "x:Q"
     tooltip = [alt.Tooltip("variant:N"), alt.Tooltip("layer:Q"), alt.Tooltip("value:N", title="measured")]
-    tooltip.append(alt.Tooltip("theory:Q", format=".4g"))
+    tooltip += [alt.Tooltip("theory:Q", format=".4g"), alt.Tooltip("ratio:Q", title="measured / theory", format=".3f")]
     layers = [
-        alt.Chart(theme.rows(ends), name="diagonal")
-        .mark_line(strokeWidth=1, color=theme.INK, opacity=0.6)
-        .encode(**diagonal)
-        .add_params(theme.shown(), theme.zoom()),
-        alt.Chart(data)
+        alt.Chart(theme.rows(table), name="points")
         .mark_point(size=45, filled=True)
-        .encode(**channels, **marks, opacity=theme.emphasis(0.8), tooltip=tooltip),
+        .encode(**channels, **marks, opacity=theme.emphasis(0.8), tooltip=tooltip)
+        .add_params(theme.shown(), theme.zoom()),
+        alt.Chart(alt.Data(values=[{}])).mark_rule(opacity=0.6).encode(y=alt.datum(1)),
     ]
-    if len(named):
-        labels = alt.Chart(theme.rows(table.loc[named])).mark_text(align="right", dx=-7, limit=160)
-        layers.append(labels.encode(**channels, text="label:N", opacity=theme.emphasis()))
+    for part, side in ((named[named["theory"] < middle], 1), (named[named["theory"] >= middle], -1)):
+        if len(part):
+            text = alt.Chart(theme.rows(part)).mark_text(align="left" if side > 0 else "right", dx=7 * side, limit=160)
+            layers.append(text.encode(**channels, text="label:N", opacity=theme.emphasis()))
     return _panel(layers, layout, setting)
 
 
@@ -307,7 +303,7 @@ def saturated(layout: Layout, setting: str) -> Any:
 def histograms(layout: Layout, setting: str) -> Any:
     """Activations of the reference and of another variant: a histogram as a curve, sliders for layer and time."""
     table, deepest, last = [], 1, 0
-    for variant in _with_histograms(layout, setting):
+    for variant in with_histograms(layout, setting):
         steps = layout.tensor(variant, setting, "step").tolist()
         last = max(last, len(steps) - 1)
         deepest = max(deepest, layout.hidden(variant, setting))
@@ -343,7 +339,7 @@ def histograms(layout: Layout, setting: str) -> Any:
         .add_params(
             theme.shown(),
             _slider("layer", 1, deepest, 1, "hidden layer"),
-            _slider("measurement", 0, last, 0, "measurement"),
+            _slider("measurement", 0, last, 0, "time, 0 is before training"),
         )
         .properties(name="curves")
     )
@@ -357,7 +353,7 @@ def histograms(layout: Layout, setting: str) -> Any:
 
 def histogram_strip(layout: Layout, setting: str, *, place: int) -> Any:
     """Activations of one variant over all of training: each column is a histogram. A slider chooses the layer."""
-    variant = _with_histograms(layout, setting)[place]
+    variant = with_histograms(layout, setting)[place]
     steps = layout.tensor(variant, setting, "step").tolist()
     ends = [*steps[1:], steps[-1] + (steps[-1] - steps[-2] if len(steps) > 1 else 1)]
     table = []
@@ -393,7 +389,7 @@ def histogram_strip(layout: Layout, setting: str, *, place: int) -> Any:
 
 def weights(layout: Layout, setting: str) -> Any:
     """First-layer weights of ten units of one network, as images. A slider moves through training."""
-    variants = list(dict.fromkeys([*_with_histograms(layout, setting), *layout.pair(setting)]))[:2]
+    variants = list(dict.fromkeys([*with_histograms(layout, setting), *layout.pair(setting)]))[:2]
     side = layout.side
     assert side is not None
     table, last = [], 0
@@ -412,7 +408,7 @@ def weights(layout: Layout, setting: str) -> Any:
     images = (
         base.mark_image(width=alt.ExprRef("width"), height=60, aspect=False, align="left", smooth=False)
         .encode(x=alt.value(0), y=y, url="picture:N", tooltip=[alt.Tooltip("variant:N"), alt.Tooltip("epoch:N")])
-        .add_params(_slider("snapshot", 0, last, last, "through training"))
+        .add_params(_slider("snapshot", 0, last, last, "epoch" if last + 1 < SNAPSHOTS else "time"))
         .properties(name="pictures")
     )
     label = base.transform_aggregate(epoch="min(epoch)").mark_text(align="left", baseline="bottom", dy=-2)
@@ -525,7 +521,8 @@ def search(found: Search) -> Any:
 
 def lesson_intervals(lesson: pd.DataFrame) -> Any:
     """The printed numbers on the central 99 % intervals of our draws, each row scaled to its own interval."""
-    rows = lesson[lesson["low"].notna()].reset_index(drop=True)
+    rows = lesson.assign(number=range(1, len(lesson) + 1))
+    rows = rows[rows["low"].notna()].reset_index(drop=True)
     centre, half = (rows["low"] + rows["high"]) / 2, (rows["high"] - rows["low"]) / 2
     edge = 1.6
 
@@ -535,8 +532,7 @@ def lesson_intervals(lesson: pd.DataFrame) -> Any:
     table = pd.DataFrame(
         {
             "row": [
-                f"{number}. {row.quantity if row.source == 'C' else row.expression}"
-                for number, row in enumerate(rows.itertuples(), start=1)
+                f"{row.number}. {row.quantity if row.source == 'C' else row.expression}" for row in rows.itertuples()
             ],
             **{name: place(name) for name in ("printed", "ours", "theory")},
             "verdict": rows["verdict"],
@@ -545,7 +541,7 @@ def lesson_intervals(lesson: pd.DataFrame) -> Any:
             "high": 1.0,
         }
     )
-    y = alt.Y("row:N", sort=list(table["row"]), title=None, axis=alt.Axis(labelLimit=190, grid=False))
+    y = alt.Y("row:N", sort=list(table["row"]), title=None, axis=alt.Axis(labelLimit=theme.WIDE, grid=False))
     label = "datum.value == -1 ? '0.5 %' : datum.value == 1 ? '99.5 %' : 'middle'"
     axis = alt.Axis(values=[-1, 0, 1], labelExpr=label, title="central 99 % of our draws")
     x: dict[str, Any] = {"scale": alt.Scale(domain=[-edge - 0.1, edge + 0.1]), "axis": axis}
@@ -565,9 +561,9 @@ def lesson_intervals(lesson: pd.DataFrame) -> Any:
         .encode(
             x=alt.X("x:Q", **x),
             y=y,
-            shape=alt.Shape("what:N", scale=shapes, title=None),
-            color=alt.Color("what:N", scale=colors, title=None),
-            fill=alt.Color("what:N", scale=colors, legend=None),
+            shape=alt.Shape("what:N", scale=shapes, legend=alt.Legend(title=None)),
+            color=alt.Color("what:N", scale=colors, legend=alt.Legend(title=None)),
+            fill=alt.Fill("what:N", scale=colors, legend=alt.Legend(title=None)),
             fillOpacity=open_outside.otherwise(alt.value(1)),
             tooltip=tooltip,
         ),
@@ -619,7 +615,7 @@ def _curves(
             size=thicker if interactive else width,
         ),
         alt.Chart(data, name="points")
-        .mark_point(filled=True, size=40 if dots else 60, clip=True)
+        .mark_point(filled=True, size=40 if dots else 150, clip=True)
         .encode(
             x=at,
             y=alt.Y("y:Q", **y),
@@ -707,7 +703,8 @@ def _percentages(layout: Layout, variant: str, setting: str, layer: int) -> Iter
 
 def _picture(W: np.ndarray, side: int, bound: float) -> str:
     """Returns weights (units, side^2) side by side as a PNG's data URL: -bound is black, bound is white."""
-    tiles = W.reshape(-1, side, side).transpose(1, 0, 2).reshape(side, -1)
+    gap = np.full((len(W), side, 1), bound)
+    tiles = np.concatenate([W.reshape(-1, side, side), gap], axis=2).transpose(1, 0, 2).reshape(side, -1)
     grey = np.clip(128 + 127 * np.nan_to_num(tiles, nan=0.0, posinf=bound, neginf=-bound) / bound, 0, 255)
     data = BytesIO()
     Image.fromarray(grey.astype(np.uint8)).save(data, format="png", optimize=True)
@@ -718,7 +715,7 @@ def _here(layout: Layout, setting: str) -> list[str]:
     return [variant for variant, s in layout.run if s == setting]
 
 
-def _with_histograms(layout: Layout, setting: str) -> list[str]:
+def with_histograms(layout: Layout, setting: str) -> list[str]:
     """Returns the two variants whose activations are shown over training."""
     pair = dict.fromkeys([*layout.pair(setting), *_here(layout, setting)])
     return [variant for variant in pair if layout.hidden(variant, setting)][:2]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from math import isfinite
 from typing import NamedTuple
 
-from initlab.report.layout import ACCURACY, Layout
+from initlab.report.layout import ACCURACY, Layout, growth
 from initlab.report.search import SPACE, told
 from initlab.report.sentences import (
     GUESSING,
@@ -24,6 +24,14 @@ from initlab.report.sentences import (
 )
 
 MOST = 5  # findings
+TITLES = {  # of the figures that findings refer to
+    "search": "the trials",
+    "learning_rate": "the learning rates",
+    "final_accuracy": "the accuracies",
+    "difference": "the differences",
+}
+GROWS = 1.5  # factor per layer that explains why a network diverges
+MINOR = 0.05  # share of the largest effect below which others of its kind are only counted
 SPELT_OUT = 3  # variants that a finding describes one by one
 
 
@@ -77,15 +85,17 @@ def _effects(layout: Layout, setting: str) -> Iterator[Finding]:
         ordered = sorted(group, key=lambda v: -abs(_points(layout, v, setting)))
         if not ordered:
             continue
+        least = MINOR * abs(_points(layout, ordered[0], setting))
+        told = [v for v in ordered if abs(_points(layout, v, setting)) >= least][:SPELT_OUT]
         clauses: list[str] = []
-        for variant in ordered[:SPELT_OUT]:
+        for variant in told:
             gap = layout.difference(variant, setting, ACCURACY)
             assert gap is not None
             verb = "ends " if not clauses else ""
             clauses.append(
                 f"{named(variant)}{_late(layout, variant, setting, chance)} {verb}{difference_in_points(gap)}"
             )
-        more = len(ordered) - SPELT_OUT
+        more = len(ordered) - len(told)
         also = f"; so {'does' if more == 1 else 'do'} {more} more, by less" if more > 0 else ""
         side = "above" if better else "below"
         reference = f"{named(layout.reference)} ({layout.accuracy(layout.reference, setting)})"
@@ -121,7 +131,7 @@ def _diverged(layout: Layout, setting: str, variants: Sequence[str]) -> Iterator
 
 
 def cause(layout: Layout, setting: str, diverged: Sequence[str]) -> str:
-    """Says whether the variants that diverged are those with the largest gradients before the first step."""
+    """Says whether the variants that diverged are those with the largest gradients before the first step, and why."""
     size = {v: layout.first_gradient(v, s) for v, s in layout.run if s == setting}
     rest = [size[v] for v in size if v not in diverged]
     if not diverged or not rest:
@@ -129,12 +139,24 @@ def cause(layout: Layout, setting: str, diverged: Sequence[str]) -> str:
     least, most = min(size[v] for v in diverged), max(rest)
     if least <= most:
         return "The size of the first gradients does not set them apart."
-    found = f"at least {_rounded(least)}" if isfinite(least) else "too large for float32"
     who = names(diverged) if len(diverged) <= SPELT_OUT else "these variants"
-    return (
-        f"The first gradients of {who} are the largest: before the first step, the standard deviation of dL/dW in "
-        f"layer 1 is {found}, elsewhere at most {_rounded(most)}."
-    )
+    found = f"at least {_rounded(least)}" if isfinite(least) else "too large for float32"
+    text = f"before the first step, the standard deviation of dL/dW in layer 1 is {found}, elsewhere at most "
+    text += f"{_rounded(most)}."
+    factors = [_factors(layout, variant, setting) for variant in diverged]
+    if len(diverged) == 1 and min(factors[0]) > GROWS:
+        forward, backward = factors[0]
+        each = f"Each layer of {who} multiplies the scale of the signal by about {forward:.2g}"
+        return f"{each}, and that of the gradient on its way back by about {backward:.2g}: {text}"
+    return f"The first gradients of {who} are the largest: {text}"
+
+
+def _factors(layout: Layout, variant: str, setting: str) -> tuple[float, float]:
+    """Returns the factors by which activations change from layer to layer, and gradients on their way back."""
+    if layout.hidden(variant, setting) < 2:
+        return 0.0, 0.0
+    forward, backward = layout.layers(variant, setting, "act_std"), layout.gradients(variant, setting)[::-1]
+    return growth(forward["mean"]), growth(backward["mean"])
 
 
 def _late(layout: Layout, variant: str, setting: str, chance: float) -> str:
@@ -159,7 +181,7 @@ def _no_difference(layout: Layout) -> Iterator[Finding]:
         place = f" {place[:1].lower()}{place[1:]}" if place else ""
         clear = [v for v in alike if not vague(layout, v, setting)]
         if clear:
-            who = names(clear) if len(clear) <= SPELT_OUT else f"{len(clear)} other variants"
+            who = names(clear) if len(clear) <= SPELT_OUT else f"{len(clear)} variants"
             most = max(clear, key=lambda v: abs(_points(layout, v, setting)))
             gap = f"{points(layout.difference(most, setting, ACCURACY))} points"
             same.append(f"{who}{place}")
@@ -172,8 +194,8 @@ def _no_difference(layout: Layout) -> Iterator[Finding]:
             few.append(f"{listed(each)}{place}")
     reference = named(layout.reference)
     if same:
-        text = f"Between {reference} and {listed(same)}, {networks} networks each show no difference"
         verb = "is" if len(largest) == 1 else "are"
+        text = f"With {networks} networks each, no difference from {reference} shows for {listed(same)}"
         yield Finding(f"{text}; the largest measured {verb} {listed(largest)}.", "difference", 0)
     if few:
         yield Finding(
@@ -202,6 +224,8 @@ def _shift(layout: Layout) -> Iterator[Finding]:
     direction = "down" if change > 0 else "up"
     if len(clauses) == 1:
         judged = "significant" if significant[0] else "not significant"
+    elif len(clauses) == 2 and len({*significant}) == 1:
+        judged = "both are significant" if significant[0] else "neither is significant"
     elif len({*significant}) == 1:
         judged = "all of them are significant" if significant[0] else "none of them is significant"
     else:

@@ -16,6 +16,7 @@ from initlab.tracking.results import Results
 
 MOST_SETTINGS = 4  # each has figures of its own: if there are more, they become variants
 SEED = "seed"
+NUMBERS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 CHANCE = 0.1  # accuracy of guessing one of ten classes: of runs that do not record it
 ACCURACY = "test/accuracy"
 ONE = "all runs", ""  # variant and setting of runs that differ in the learning rate alone
@@ -63,8 +64,16 @@ class Layout:
         return "kaiming" if "kaiming" in self.variants else self.variants[0]
 
     def named(self, setting: str) -> str:
-        """Returns the setting as a title; nothing if it is the only one."""
-        return setting if len(self.settings) > 1 else ""
+        """Returns the setting as a title, "eight hidden layers" if that says it all; nothing if it is the only one."""
+        if len(self.settings) == 1:
+            return ""
+        depths = {s: {self.hidden(v, here) for v, here in self.run if here == s} for s in self.settings}
+        alike = all(len(found) == 1 for found in depths.values())
+        if not alike or len({min(found) for found in depths.values()}) < len(depths):
+            return setting
+        depth = min(depths[setting])
+        number = NUMBERS[depth] if depth < len(NUMBERS) else str(depth)
+        return f"{number} hidden {'layer' if depth == 1 else 'layers'}"
 
     @property
     def inputs(self) -> int:

@@ -14,6 +14,7 @@ from markupsafe import Markup, escape
 
 from initlab.report import findings, sentences, theme
 from initlab.report import reproduction as reproductions
+from initlab.report.figures import with_histograms
 from initlab.report.layout import Layout
 from initlab.report.optional import optional
 
@@ -64,6 +65,10 @@ def render(
         **texts,
         failed=list(failed),
         reference=layout.reference,
+        titles=findings.TITLES,
+        pair=list(
+            dict.fromkeys(variant for setting in layout.settings for variant in with_histograms(layout, setting))
+        ),
         looks=theme.looks(layout.variants, layout.reference),
         replicas=sorted({len(layout.replicas(*key, "test/accuracy")) for key in layout.run}),
         figures={name: _on_the_page(figure) for name, figure in figures.items()},
@@ -109,7 +114,7 @@ def _described(figure: dict[str, Any], text: str) -> dict[str, Any]:
     """Returns a figure with a description for screen readers: what it is, and the last value of each variant."""
     last: dict[str, str] = {}
     for layer in figure.get("layer", []):
-        for row in layer.get("data", {}).get("values", []):
+        for row in layer.get("data", figure.get("data", {})).get("values", []):
             if row.get("variant") and row.get("value"):
                 last[row["variant"]] = row["value"]
     values = "; ".join(f"{variant} {value}" for variant, value in last.items())

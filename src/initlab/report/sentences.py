@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 
 from initlab.confidence_intervals import mean_ci95
+from initlab.nn import init
 from initlab.report.layout import ACCURACY, Layout, growth
 from initlab.report.learning_rates import LearningRates
 from initlab.report.search import SCORE, SPACE, score
 
 KEPT = 0.9, 1.1  # factors per layer that count as keeping the scale
 LOST, GROWN = "shrinks with", "grows with"
-NUMBERS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 GUESSING = 1 / 9  # share of the way from chance to 100 % that counts as guessing: up to 20 % with ten classes
 VERDICTS = {
     "better": "significantly better",
@@ -27,16 +27,9 @@ SETTLED = 0.93, 1.07  # factors per layer, over the later half of the layers, th
 
 
 def where(layout: Layout, setting: str) -> str:
-    """Returns words for a setting: nothing if it is the only one; "With eight hidden layers", if that says it all."""
-    if not layout.named(setting):
-        return ""
-    depths = {s: {layout.hidden(v, here) for v, here in layout.run if here == s} for s in layout.settings}
-    alike = all(len(found) == 1 for found in depths.values())
-    if alike and len({min(found) for found in depths.values()}) == len(depths):
-        depth = min(depths[setting])
-        number = NUMBERS[depth] if depth < len(NUMBERS) else str(depth)
-        return f"With {number} hidden {'layer' if depth == 1 else 'layers'}"
-    return f"With {setting}"
+    """Returns words for a setting: "With eight hidden layers"; nothing if it is the only one."""
+    named = layout.named(setting)
+    return f"With {named}" if named else ""
 
 
 def sentence(layout: Layout, setting: str, text: str) -> str:
@@ -82,14 +75,22 @@ def _epochs(most: int | None) -> str:
     return "as many epochs as it takes" if most is None or most < 0 else count(most, "epoch")
 
 
-def definitions(layout: Layout) -> list[tuple[str, str, str]]:
-    """Returns (name, weights, activation) of each variant, from its configuration."""
+def definitions(layout: Layout) -> list[tuple[str, str, str, str]]:
+    """Returns (name, what the scheme draws, weights, activation) of each variant, from its configuration."""
     rows = []
     for variant in layout.variants:
         setting = next(s for v, s in layout.run if v == variant)
         config = layout.config(variant, setting)
-        rows.append((variant, _call(config["init"]["weights"]), _call(config["activation"])))
+        weights = config["init"]["weights"]
+        rows.append((variant, _summary(weights["_target_"]), _call(weights), _call(config["activation"])))
     return rows
+
+
+def _summary(target: str) -> str:
+    """Returns the first line of the documentation of a scheme of ours; nothing for others, which may not be here."""
+    module, _, name = target.rpartition(".")
+    scheme = getattr(init, name, None) if module == init.__name__ else None
+    return (scheme.__doc__ or "").partition("\n")[0].replace("`", "") if scheme is not None else ""
 
 
 def at_the_start(layout: Layout) -> list[str]:

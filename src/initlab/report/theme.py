@@ -26,6 +26,7 @@ MARKED = "#D55E00"
 WIDTH, HEIGHT = 560, 300  # of a panel, in pixels, where nothing else sets the width
 ERROR = 0.05  # smallest error, in per cent, that an axis of accuracies has room for
 DIGITS = 5  # significant ones, of the numbers in a figure
+WIDE = 320  # pixels for the names of rows, if there is room; the page has less on a telephone
 FAINT = 0.08  # opacity of what is not emphasised
 
 CONFIG: dict[str, Any] = {
@@ -128,9 +129,7 @@ def zoom(*axes: Literal["x", "y"]) -> alt.Parameter:
 
 def hover() -> alt.Parameter:
     """Returns a selection of the variant under the pointer."""
-    return alt.selection_point(
-        name="hover", on="mousemove", clear="mouseout", nearest=True, fields=["variant"], empty=False
-    )
+    return alt.selection_point(name="hover", on="mousemove", clear="mouseout", fields=["variant"], empty=False)
 
 
 def accuracy_axis(title: str) -> dict[str, Any]:
