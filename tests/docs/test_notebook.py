@@ -35,7 +35,8 @@ def test_it_holds_its_outputs_and_nothing_that_changes_by_itself() -> None:
     assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
     assert all(set(cell["metadata"]) <= {"tags"} for cell in cells)
     outputs = [output for cell in cells for output in cell["outputs"]]
-    assert {output.get("name", output["output_type"]) for output in outputs} == {"execute_result", "stdout"}
+    kinds = {output.get("name", output["output_type"]) for output in outputs}
+    assert kinds == {"display_data", "execute_result", "stdout"}  # no stderr, no error
     assert set().union(*(output.get("data", {}) for output in outputs)) == {"image/png", "text/html", "text/plain"}
     assert not re.search(r"[/\\]\w+[/\\]|\b0x", "".join(line for cell in cells for line in said(cell)))
     charts = [output for output in outputs if "".join(output.get("data", {}).get("text/plain", "")).startswith("alt.")]
