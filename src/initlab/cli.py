@@ -8,6 +8,8 @@ import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 
+from initlab.tracking import default_uri
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a subcommand and returns its exit code.
@@ -140,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_tracking_uri(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tracking-uri",
-        default=os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{Path.cwd()}/mlflow.db"),
+        default=default_uri(),
         help="MLflow's store (default: MLFLOW_TRACKING_URI, or else mlflow.db here)",
     )
 

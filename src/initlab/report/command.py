@@ -1,6 +1,5 @@
 """Writes the report of any sweeps, from their folders or from the ids of their parent runs."""
 
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ import pandas as pd
 
 from initlab import report
 from initlab.report import reproduction as reproductions
+from initlab.report.recorded_sweep import load_results
 from initlab.tracking import results
 
 LESSON_COLUMNS = {
@@ -39,7 +39,7 @@ def report_on(
         raise ValueError("a report on several sweeps needs a folder: --output FOLDER")
     if len({*sweeps}) < len(sweeps):
         raise ValueError(f"expected different sweeps, not {' '.join(sweeps)}")
-    loaded = {sweep: _load(sweep, uri) for sweep in sweeps}
+    loaded = {sweep: load_results(sweep, Path("multirun"), uri=uri) for sweep in sweeps}
     found = {sweep: found for sweep, (found, _) in loaded.items()}
     source = loaded[sweeps[0]][1]
     folder = folder or source / "report"
@@ -76,19 +76,6 @@ def side_by_side(sweeps: Mapping[str, results.Results]) -> results.Results:
     swept = [column for found in tables for column in found.columns[1 : found.columns.get_loc("step")]]
     first = ["run", *dict.fromkeys(["sweep", *swept]), "step", "replica"]
     return results.Results(table[[*first, *table.columns.difference(first, sort=False)]], runs, tensors)
-
-
-def _load(sweep: str, uri: str) -> tuple[results.Results, Path]:
-    """Returns the results of a sweep, and its folder; one that is in the tracking store alone gets one."""
-    folder = Path(sweep)
-    if not folder.is_dir():
-        if not re.fullmatch("[0-9a-f]{32}", sweep):
-            raise ValueError(f"{sweep} is neither a folder nor the id of a run")
-        from initlab.tracking import parent_run
-
-        folder = Path("multirun", sweep)
-        results.save(parent_run.load_results(uri, sweep), folder)
-    return results.load(folder), folder
 
 
 def _lesson(path: Path) -> pd.DataFrame:
