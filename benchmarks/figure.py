@@ -23,8 +23,12 @@ def draw(table: pd.DataFrame, path: Path) -> None:
     seconds = table["s a replica"]
     rows = pd.DataFrame({"program": labels, "seconds": seconds, "text": [f"{s:.3g}" for s in seconds]})
     rows["color"] = [OURS if name.startswith("initlab") else OTHERS for name in labels]
-    base = alt.Chart(theme.rows(rows)).encode(y=alt.Y("program:N", sort=labels, title=None, axis=alt.Axis(labelLimit=300)))
-    axis = theme.log_axis("seconds per epoch and network (replicas in brackets)", (0.8 * seconds.min(), 1.6 * seconds.max()))
+    base = alt.Chart(theme.rows(rows)).encode(
+        y=alt.Y("program:N", sort=labels, title=None, axis=alt.Axis(labelLimit=300))
+    )
+    axis = theme.log_axis(
+        "seconds per epoch and network (replicas in brackets)", (0.8 * seconds.min(), 1.6 * seconds.max())
+    )
     dots = base.mark_point(filled=True, size=90, opacity=1).encode(
         x=alt.X("seconds:Q", **axis), color=alt.Color("color:N", scale=None)
     )
