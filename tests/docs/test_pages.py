@@ -32,6 +32,7 @@ NOT_RUN = {
     "it takes half an hour or more",
     "it needs Docker",
     "it needs several GPUs",
+    "it needs the results of dvc repro",
     "it needs Slurm",
     "it needs a Ray cluster",
     "FOLDER and OTHER_FOLDER stand for two sweeps",
