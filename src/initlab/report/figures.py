@@ -13,13 +13,12 @@ from PIL import Image
 
 from initlab.confidence_intervals import mean_ci95
 from initlab.nn.layer_stats import BINS, HIGH, LOW
-from initlab.report import swept, theme
+from initlab.report import charts, swept, theme
 from initlab.report.layout import ACCURACY, MOST_SETTINGS, Layout
 from initlab.report.learning_rates import LearningRates
 from initlab.report.search import Search
 
 FAR = 8  # percentage points below the best (or from the reference) at which a value is written instead of drawn
-MOST_NUMBERS = 16  # columns of a map that has its numbers written into it
 MOST_LABELS = 4  # points of a scatter that are named
 OFF = 0.1  # distance from theory, |log(measured / theory)|, from which on a point is named
 SNAPSHOTS = 10  # of the weights over training, at most
@@ -133,7 +132,7 @@ def final_accuracy(layout: Layout, setting: str, *, interactive: bool = True) ->
             row["lost"] = f"{lost} of {lost + len(values)} diverged"
         if len(values):
             mean, ci95 = mean_ci95(values)
-            row |= {"error": theme.error(mean), **_interval(mean, ci95)}
+            row |= {"error": theme.error(mean), **charts.accuracy_interval(mean, ci95)}
         means.append(row)
     y = alt.Y("variant:N", sort=ranked, title=None, axis=alt.Axis(grid=True, labelLimit=130))
     x = alt.X("error:Q", **theme.accuracy_axis("test accuracy, %"))
@@ -156,7 +155,7 @@ def final_accuracy(layout: Layout, setting: str, *, interactive: bool = True) ->
         .mark_text(align="right")
         .encode(x=alt.value("width"), y=y, text="lost:N", opacity=theme.emphasis(), tooltip=tooltip),
     ]
-    return _panel(layers, layout, setting, height=STEP * len(ranked))
+    return charts.panel(layers, layout.named(setting), STEP * len(ranked))
 
 
 def difference(layout: Layout, setting: str) -> Any:
@@ -176,10 +175,10 @@ def difference(layout: Layout, setting: str) -> Any:
         table.append(row)
     data = theme.rows(pd.DataFrame(table))
     y = alt.Y("variant:N", sort=ranked, title=None, axis=alt.Axis(grid=True, labelLimit=130))
-    title = f"minus {_short(layout.reference)}, percentage points"
+    title = f"minus {charts.short(layout.reference)}, percentage points"
     marks = theme.series(layout.variants, layout.reference, lines=False)
     marks = {name: channel.legend(None) for name, channel in marks.items()}
-    tooltip = [alt.Tooltip("variant:N"), alt.Tooltip("value:N", title=f"minus {_short(layout.reference)}")]
+    tooltip = [alt.Tooltip("variant:N"), alt.Tooltip("value:N", title=f"minus {charts.short(layout.reference)}")]
     layers = [
         alt.Chart(alt.Data(values=[{}])).mark_rule().encode(x=alt.datum(0)),
         alt.Chart(data, name="intervals")
@@ -194,7 +193,7 @@ def difference(layout: Layout, setting: str) -> Any:
         .mark_text(align="left", dx=4)
         .encode(x=alt.value(0), y=y, text="far:N", opacity=theme.emphasis(), tooltip=tooltip),
     ]
-    return _panel(layers, layout, setting, height=STEP * len(ranked))
+    return charts.panel(layers, layout.named(setting), STEP * len(ranked))
 
 
 def curves(layout: Layout, setting: str, *, name: str, title: str, dots: bool = False) -> Any:
@@ -205,10 +204,19 @@ def curves(layout: Layout, setting: str, *, name: str, title: str, dots: bool = 
             ci95 = None if np.isnan(row.ci95) else row.ci95
             found: dict[str, Any] = {"variant": variant, "step": int(row.step)}
             if name == "val/accuracy":
-                found |= {"y": theme.error(row.mean), **_interval(row.mean, ci95), "value": _percent(row.mean, ci95)}
+                found |= {
+                    "y": theme.error(row.mean),
+                    **charts.accuracy_interval(row.mean, ci95),
+                    "value": charts.percent(row.mean, ci95),
+                }
             elif row.mean > 0:
                 low = max(row.mean - (ci95 or 0), row.mean / 4)
-                found |= {"y": row.mean, "low": low, "high": row.mean + (ci95 or 0), "value": _number(row.mean, ci95)}
+                found |= {
+                    "y": row.mean,
+                    "low": low,
+                    "high": row.mean + (ci95 or 0),
+                    "value": charts.number(row.mean, ci95),
+                }
             table.append(found)
     axis = theme.accuracy_axis(title) if name == "val/accuracy" else theme.log_axis(title)
     options: dict[str, Any] = {"x": "step", "x_title": "optimiser step", "y": axis, "tooltip": title, "dots": dots}
@@ -248,7 +256,7 @@ def against_theory(layout: Layout, setting: str, *, name: str, title: str) -> An
     table["off"] = np.log(table["ratio"]).abs()
     farthest = table.loc[table.groupby("variant", sort=False)["off"].idxmax()]
     named = farthest[farthest["off"] > OFF].nlargest(MOST_LABELS, "off")
-    named = named.assign(label=[f"{_short(row.variant)}, layer {row.layer}" for row in named.itertuples()])
+    named = named.assign(label=[f"{charts.short(row.variant)}, layer {row.layer}" for row in named.itertuples()])
     middle = np.sqrt(table["theory"].min() * table["theory"].max())
     marks = theme.series(layout.variants, layout.reference, lines=False)
     channels = {
@@ -268,7 +276,7 @@ def against_theory(layout: Layout, setting: str, *, name: str, title: str) -> An
         if len(part):
             text = alt.Chart(theme.rows(part)).mark_text(align="left" if side > 0 else "right", dx=7 * side, limit=160)
             layers.append(text.encode(**channels, text="label:N", opacity=theme.emphasis()))
-    return _panel(layers, layout, setting)
+    return charts.panel(layers, layout.named(setting))
 
 
 def saturated(layout: Layout, setting: str) -> Any:
@@ -295,9 +303,9 @@ def saturated(layout: Layout, setting: str) -> Any:
             opacity=theme.emphasis(),
             tooltip=tooltip,
         )
-        .add_params(theme.shown(), _slider("layer", 1, deepest, 1, "hidden layer"))
+        .add_params(theme.shown(), charts.slider("layer", 1, deepest, 1, "hidden layer"))
     )
-    return _panel([line], layout, setting)
+    return charts.panel([line], layout.named(setting))
 
 
 def histograms(layout: Layout, setting: str) -> Any:
@@ -338,8 +346,8 @@ def histograms(layout: Layout, setting: str) -> Any:
         )
         .add_params(
             theme.shown(),
-            _slider("layer", 1, deepest, 1, "hidden layer"),
-            _slider("measurement", 0, last, 0, "time, 0 is before training"),
+            charts.slider("layer", 1, deepest, 1, "hidden layer"),
+            charts.slider("measurement", 0, last, 0, "time, 0 is before training"),
         )
         .properties(name="curves")
     )
@@ -348,7 +356,9 @@ def histograms(layout: Layout, setting: str) -> Any:
         .mark_text(align="right", baseline="top")
         .transform_calculate(label="datum.step == null ? '' : 'before step ' + format(datum.step, ',')")
     )
-    return _panel([line, text.encode(x=alt.value("width"), y=alt.value(0), text="label:N")], layout, setting)
+    return charts.panel(
+        [line, text.encode(x=alt.value("width"), y=alt.value(0), text="label:N")], layout.named(setting)
+    )
 
 
 def histogram_strip(layout: Layout, setting: str, *, place: int) -> Any:
@@ -382,9 +392,9 @@ def histogram_strip(layout: Layout, setting: str, *, place: int) -> Any:
                 alt.Tooltip("percent:Q", title="%"),
             ],
         )
-        .add_params(_slider("layer", 1, layout.hidden(variant, setting), 1, "hidden layer"))
+        .add_params(charts.slider("layer", 1, layout.hidden(variant, setting), 1, "hidden layer"))
     )
-    return _panel([chart], layout, ", ".join(filter(None, [_short(variant), setting])), named=True)
+    return charts.panel([chart], ", ".join(filter(None, [charts.short(variant), layout.named(setting)])))
 
 
 def weights(layout: Layout, setting: str) -> Any:
@@ -408,12 +418,12 @@ def weights(layout: Layout, setting: str) -> Any:
     images = (
         base.mark_image(width=alt.ExprRef("width"), height=60, aspect=False, align="left", smooth=False)
         .encode(x=alt.value(0), y=y, url="picture:N", tooltip=[alt.Tooltip("variant:N"), alt.Tooltip("epoch:N")])
-        .add_params(_slider("snapshot", 0, last, last, "epoch" if last + 1 < SNAPSHOTS else "time"))
+        .add_params(charts.slider("snapshot", 0, last, last, "epoch" if last + 1 < SNAPSHOTS else "time"))
         .properties(name="pictures")
     )
     label = base.transform_aggregate(epoch="min(epoch)").mark_text(align="left", baseline="bottom", dy=-2)
     label = label.encode(x=alt.value(0), y=alt.value(0), text="epoch:N")
-    return _panel([images, label], layout, setting, height=70 * len(variants))
+    return charts.panel([images, label], layout.named(setting), 70 * len(variants))
 
 
 def learning_rate(layout: Layout, setting: str, *, rates: LearningRates) -> Any:
@@ -427,8 +437,13 @@ def learning_rate(layout: Layout, setting: str, *, rates: LearningRates) -> Any:
         for row in rates.curves[variant, setting].itertuples():
             ci95 = None if np.isnan(row.ci95) else row.ci95
             lost = f", {row.diverged} of {row.replicas} diverged" if row.diverged else ""
-            found = {"variant": variant, "rate": row.rate, "y": theme.error(row.mean), **_interval(row.mean, ci95)}
-            found |= {"value": _percent(row.mean, ci95) + lost, "best": row.rate == best}
+            found = {
+                "variant": variant,
+                "rate": row.rate,
+                "y": theme.error(row.mean),
+                **charts.accuracy_interval(row.mean, ci95),
+            }
+            found |= {"value": charts.percent(row.mean, ci95) + lost, "best": row.rate == best}
             table.append(found)
     frame, title = pd.DataFrame(table), "validation accuracy, %"
     axis = theme.accuracy_axis(title)
@@ -458,45 +473,45 @@ def learning_rate_map(layout: Layout, setting: str, *, rates: LearningRates) -> 
             table.append(cell | {"diverged": row.diverged, "replicas": row.replicas})
     columns = [f"{rate:g}" for rate in rates.rates]
     view = swept.Map("learning rate", "", columns, layout.ranking(setting), pd.DataFrame(table))
-    return _map(view, layout.named(setting), "validation accuracy, %")
+    return charts.heat_map(view, layout.named(setting), "validation accuracy, %")
 
 
 def by_value(view: "swept.Curves | swept.Map") -> Any:
     """Test accuracy over a number that was swept, a line per rest; or a map over two things that were swept."""
     if isinstance(view, swept.Map):
-        return _map(view, "", "test accuracy, %")
+        return charts.heat_map(view, "", "test accuracy, %")
     variants = list(dict.fromkeys(view.table["variant"]))
     table = [
-        {"variant": row.variant, "x": row.x, "y": theme.error(row.mean), **_interval(row.mean, row.ci95)}
-        | {"value": _percent(row.mean, row.ci95) + row.lost}
+        {"variant": row.variant, "x": row.x, "y": theme.error(row.mean), **charts.accuracy_interval(row.mean, row.ci95)}
+        | {"value": charts.percent(row.mean, row.ci95) + row.lost}
         for row in view.table.itertuples()
     ]
     axis = theme.accuracy_axis("test accuracy, %")
     reference = "kaiming" if "kaiming" in variants else variants[0]
     options: dict[str, Any] = {"x": "x", "x_title": view.x, "y": axis, "tooltip": "test accuracy", "dots": True}
-    return _curves(pd.DataFrame(table), variants, reference, "", log_x=view.log, **options)
+    return charts.lines(pd.DataFrame(table), variants, reference, "", log_x=view.log, **options)
 
 
 def search(found: Search) -> Any:
     """Validation accuracy of every run against the number that was searched; with two numbers, it is the colour."""
     table = found.runs.assign(
         error=theme.error(found.runs["mean"]),
-        value=[_percent(row.mean, row.ci95) for row in found.runs.itertuples()],
+        value=[charts.percent(row.mean, row.ci95) for row in found.runs.itertuples()],
         trial=[found.label(run) for run in found.runs["run"]],
     )
     table = table.rename(columns={key: f"key{number}" for number, key in enumerate(found.keys)})
-    low, high = zip(*(_ends(row.mean, row.ci95) for row in table.itertuples()), strict=True)
+    low, high = zip(*(charts.accuracy_ends(row.mean, row.ci95) for row in table.itertuples()), strict=True)
     table = table.assign(low=low, high=high)
     columns = [*(f"key{number}" for number in range(len(found.keys))), "error", "low", "high", "value", "trial", "run"]
     data = theme.rows(table[columns])
-    x = alt.X("key0:Q", title=found.keys[0], scale=_scale(table["key0"]))
+    x = alt.X("key0:Q", title=found.keys[0], scale=charts.spread(table["key0"]))
     tooltip = [alt.Tooltip("trial:N"), alt.Tooltip("value:N", title="validation accuracy")]
     accuracy = theme.accuracy_axis("validation accuracy, %")
     if len(found.keys) == 1:
         y = alt.Y("error:Q", **accuracy)
         color: Any = alt.value(theme.COLORS[0])
     else:
-        y = alt.Y("key1:Q", title=found.keys[1], scale=_scale(table["key1"]))
+        y = alt.Y("key1:Q", title=found.keys[1], scale=charts.spread(table["key1"]))
         worst = float(np.quantile(table["error"], 0.75))  # most colours are for the better runs
         domain = [min(worst, float(table["error"].max())), float(table["error"].min())]
         scale = alt.Scale(scheme=theme.SCHEME, type="log", domain=domain, clamp=True)
@@ -572,109 +587,7 @@ def lesson_intervals(lesson: pd.DataFrame) -> Any:
 
 
 def _lines(table: pd.DataFrame, layout: Layout, setting: str, **options: Any) -> Any:
-    return _curves(table, layout.variants, layout.reference, layout.named(setting), **options)
-
-
-def _curves(
-    table: pd.DataFrame,
-    variants: list[str],
-    reference: str,
-    title: str,
-    *,
-    x: str,
-    x_title: str,
-    y: dict[str, Any],
-    tooltip: str,
-    dots: bool = False,
-    log_x: bool = False,
-    interactive: bool = True,
-) -> Any:
-    """Draws lines with bands, one per variant. table: columns variant, `x`, y, low, high, value; perhaps theory."""
-    data, marks = theme.rows(table), theme.series(variants, reference)
-    x_scale = theme.scale(log=log_x, padding=8)
-    x_axis = alt.Axis(format="~g" if log_x else ",.4~g", tickMinStep=1 if x in ("layer", "step") else alt.Undefined)
-    at = alt.X(f"{x}:Q", title=x_title, scale=x_scale, axis=x_axis)
-    hover, width = theme.hover(), alt.value(1.6)
-    thicker = alt.when(hover).then(alt.value(3.5)).otherwise(width)
-    tips = [alt.Tooltip("variant:N"), alt.Tooltip(f"{x}:Q", title=x_title), alt.Tooltip("value:N", title=tooltip)]
-    if "theory" in table:
-        tips.append(alt.Tooltip("theory:Q", format=".4g"))
-    shape = {"shape": marks["shape"]} if dots else {}
-    return alt.layer(
-        alt.Chart(data, name="bands")
-        .mark_area(clip=True)
-        .encode(x=at, y=alt.Y("low:Q", **y), y2="high:Q", color=marks["color"], opacity=theme.emphasis(0.13))
-        .add_params(theme.shown(), *[theme.zoom()] * interactive),
-        alt.Chart(data)
-        .mark_line(clip=True)
-        .encode(
-            x=at,
-            y=alt.Y("y:Q", **y),
-            **theme.without_shape(marks),
-            opacity=theme.emphasis(),
-            size=thicker if interactive else width,
-        ),
-        alt.Chart(data, name="points")
-        .mark_point(filled=True, size=40 if dots else 150, clip=True)
-        .encode(
-            x=at,
-            y=alt.Y("y:Q", **y),
-            color=marks["color"],
-            **shape,
-            opacity=theme.emphasis() if dots else alt.value(0),
-            tooltip=tips,
-        )
-        .add_params(*[hover] * interactive),
-    ).properties(width=theme.WIDTH, height=theme.HEIGHT, **({"title": title} if title else {}))
-
-
-def _map(view: "swept.Map", title: str, label: str) -> Any:
-    """Draws a map of accuracies with their numbers in it. view.table: x, y, accuracy, diverged, replicas, best."""
-    table = view.table.assign(error=theme.error(view.table["accuracy"]))
-    lost = [f"{row.diverged} of {row.replicas} diverged" if row.diverged else "" for row in table.itertuples()]
-    table = table.assign(text=[f"{100 * accuracy:.1f}" for accuracy in table["accuracy"]], lost=lost)
-    low, high = table["error"].min(), table["error"].max()
-    scale = alt.Scale(
-        scheme=theme.SCHEME, type="log", domain=[high, max(low, theme.ERROR) if low < high else low * 0.99]
-    )
-    bright = float(high * (low / high) ** 0.6)  # errors below this are drawn in a light colour
-    x = alt.X("x:N", sort=view.columns, title=view.x, axis=alt.Axis(labelAngle=0))
-    y = alt.Y("y:N", sort=view.rows, title=view.y or None, axis=alt.Axis(labelLimit=130))
-    legend = alt.Legend(title=label, labelExpr="format(100 - datum.value, '.4~f')", gradientLength=160)
-    tips = [alt.Tooltip("y:N", title=view.y or "variant"), alt.Tooltip("x:N", title=view.x)]
-    tips += [alt.Tooltip("text:N", title=label), alt.Tooltip("lost:N", title="diverged")]
-    base = alt.Chart(theme.rows(table)).encode(x=x, y=y)
-    ink = alt.when(f"datum.error < {bright:.5g}").then(alt.value("black")).otherwise(alt.value("white"))
-    layers = [base.mark_rect().encode(color=alt.Color("error:Q", scale=scale, legend=legend), tooltip=tips)]
-    if len(view.columns) <= MOST_NUMBERS:
-        layers.append(base.mark_text(fontSize=10).encode(text="text:N", color=ink))
-        layers.append(base.mark_text(fontSize=8, dy=10).encode(text="lost:N", color=ink))
-    best = alt.Chart(theme.rows(table[table["best"]])).mark_rect(
-        filled=False, stroke=theme.MARKED, strokeWidth=2.5, fill="transparent"
-    )
-    layers.append(best.encode(x=x, y=y))
-    chart = alt.layer(*layers).properties(width=theme.WIDTH, height=30 * len(view.rows))
-    return chart.properties(title=title) if title else chart
-
-
-def _panel(layers: list[Any], layout: Layout, setting: str, *, height: int = theme.HEIGHT, named: bool = False) -> Any:
-    chart = alt.layer(*layers).properties(width=theme.WIDTH, height=height)
-    title = setting if named else layout.named(setting)
-    return chart.properties(title=title) if title else chart
-
-
-def _slider(name: str, low: int, high: int, value: int, label: str) -> alt.Parameter:
-    """Returns a parameter with a slider, if there is anything to choose."""
-    if low == high:
-        return alt.param(name=name, value=value)
-    return alt.param(name=name, value=value, bind=alt.binding_range(min=low, max=high, step=1, name=f"{label} "))
-
-
-def _scale(values: pd.Series) -> alt.Scale:
-    """Returns a logarithmic scale if the median is nearer to the middle of that than of a linear one."""
-    low, middle, high = values.min(), values.median(), values.max()
-    log = 0 < 3 * low < high and abs(np.log(middle / np.sqrt(low * high))) < abs(np.log(2 * middle / (low + high)))
-    return theme.scale(log=log, padding=12)
+    return charts.lines(table, layout.variants, layout.reference, layout.named(setting), **options)
 
 
 def _compared(layout: Layout, setting: str, name: str) -> pd.DataFrame:
@@ -690,7 +603,7 @@ def _compared(layout: Layout, setting: str, name: str) -> pd.DataFrame:
         return pd.DataFrame(columns=["variant", "layer", "y", "low", "high", "value", "theory"])
     table = pd.concat(found, ignore_index=True)
     ci95 = table["ci95"].fillna(0)
-    value = [_number(row.mean, None if np.isnan(row.ci95) else row.ci95) for row in table.itertuples()]
+    value = [charts.number(row.mean, None if np.isnan(row.ci95) else row.ci95) for row in table.itertuples()]
     table = table.assign(y=table["mean"], low=table["mean"] - ci95, high=table["mean"] + ci95, value=value)
     return table[["variant", "layer", "y", "low", "high", "value", "theory"]]
 
@@ -719,29 +632,3 @@ def with_histograms(layout: Layout, setting: str) -> list[str]:
     """Returns the two variants whose activations are shown over training."""
     pair = dict.fromkeys([*layout.pair(setting), *_here(layout, setting)])
     return [variant for variant in pair if layout.hidden(variant, setting)][:2]
-
-
-def _interval(mean: float, ci95: float | None) -> dict[str, float]:
-    low, high = _ends(mean, ci95)
-    return {} if low is None or high is None else {"low": low, "high": high}
-
-
-def _ends(mean: float, ci95: float | None) -> tuple[float | None, float | None]:
-    """Returns the ends of an accuracy's interval, as errors in per cent that an axis has room for."""
-    if ci95 is None or np.isnan(ci95):
-        return None, None
-    middle = float(theme.error(mean))
-    return max(float(theme.error(mean + ci95)), middle / 4), float(theme.error(mean - ci95))
-
-
-def _percent(mean: float, ci95: float | None) -> str:
-    return f"{100 * mean:.2f}" + ("" if ci95 is None or np.isnan(ci95) else f" ± {100 * ci95:.2f}") + " %"
-
-
-def _number(mean: float, ci95: float | None) -> str:
-    return f"{mean:.4g}" + ("" if ci95 is None else f" ± {ci95:.2g}")
-
-
-def _short(name: str, most: int = 40) -> str:
-    """Leaves out the middle of a long name."""
-    return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-most // 2 :]}"
