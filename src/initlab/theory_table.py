@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from initlab.checks import check_type
 from initlab.nn import init, theory
+from initlab.resolvers import PREFIX
 
 INPUTS, CLASSES = 784, 10  # MNIST's, where the data set is not here
 ROW = "{:>5}  {:>5}  {:>9}  {:>9}  {:>9}  {:>9}  {:>6}  {:>8}"
@@ -34,6 +35,8 @@ def describe(overrides: Sequence[str]) -> str:
             widths = _widths(config)
     except (HydraException, OmegaConfBaseException) as error:
         text = str(error.__cause__ or error) if "Error in call" in str(error) else str(error)
+        if text.startswith(PREFIX):
+            raise ValueError(text.removeprefix(PREFIX).partition("\n")[0]) from error
         raise ValueError(" ".join(text.partition("\nConfig search path:")[0].split())) from error
     check_type("init.weights", scheme, init.Scheme)
     scheme = scheme.for_activation(config.activation)

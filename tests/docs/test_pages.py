@@ -29,6 +29,7 @@ NOT_RUN = {
     "it serves until it is stopped",
     "it downloads data",
     "it asks the package registry",
+    "it takes about ten minutes",
     "it takes half an hour or more",
     "it needs Docker",
     "it needs several GPUs",

@@ -49,6 +49,7 @@ def formula(variant: str, fan_out: int, fan_in: int) -> float:
         "kaiming_leaky": 2 / ((1 + 0.01**2) * fan_in),
         "kaiming_fan_out": 2 / fan_out,
         "pytorch": 1 / (3 * fan_in),
+        "standard": 1 / (3 * fan_in),
         "shifted_relu": 2 / fan_in,
         "unit_relu": 1 / fan_in,
         "orthogonal": 2 / max(fan_in, fan_out),

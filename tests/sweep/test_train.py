@@ -732,4 +732,4 @@ def test_tab_completes_variants(project: Path) -> None:
     env = environment() | {"COMP_LINE": line, "COMP_POINT": str(len(line))}
     words = [sys.executable, "train.py", "-sc", "query=bash"]
     done = subprocess.run(words, cwd=project, env=env, capture_output=True, encoding="utf-8", timeout=60, check=True)
-    assert done.stdout.split() == ["init=shifted_relu", "init=sparse"]
+    assert done.stdout.split() == ["init=shifted_relu", "init=sparse", "init=standard"]

@@ -14,7 +14,7 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from initlab import atomic_files, processes
+from initlab import atomic_files, processes, resolvers  # noqa: F401 (resolvers are registered)
 
 if TYPE_CHECKING:
     from initlab.tracking.parent_run import ParentRun

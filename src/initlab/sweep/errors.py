@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from hydra.errors import CompactHydraException, InstantiationException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
+from initlab.resolvers import PREFIX
+
 
 @contextmanager
 def concise_errors() -> Iterator[None]:
@@ -22,7 +24,7 @@ def concise_errors() -> Iterator[None]:
         key = rest.partition("\n")[0]
         if isinstance(error, InstantiationException):
             message = str(error.__cause__ or "") or message
-        line = " ".join(message.split())
+        line = " ".join(message.split()).removeprefix(PREFIX)
         raise CompactHydraException(f"{key}: {line}" if key else line) from error
 
 

@@ -8,6 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning import Trainer
 
+from initlab import resolvers  # noqa: F401 (for configurations that are not resolved yet)
 from initlab.data import dvc_pin, normalized_files
 from initlab.data.datamodule import DataModule
 from initlab.training import devices
