@@ -71,8 +71,8 @@ def _rows(found: pd.DataFrame) -> list[dict[str, str]]:
         rows.append(
             {
                 "depth": f"{depth:g}",
-                "paper: sigma_w^2 with 6 xi_c >= depth": _range(runs[depth <= PUBLISHED.multiple * runs["xi_c"]]),
-                "ours: sigma_w^2 that learned": _range(runs[runs["learned"]]),
+                "paper: sigma_w^2 with 6 xi_c >= depth": _range(runs, depth <= PUBLISHED.multiple * runs["xi_c"]),
+                "ours: sigma_w^2 that learned": _range(runs, runs["learned"]),
                 "highest accuracy, %": f"{100 * best['accuracy']:.1f}",
                 "at sigma_w^2": f"{best['gain']:g}",
             }
@@ -80,23 +80,25 @@ def _rows(found: pd.DataFrame) -> list[dict[str, str]]:
     return rows
 
 
-def _range(runs: pd.DataFrame) -> str:
-    if runs.empty:
-        return "none"
-    low, high = runs["gain"].min(), runs["gain"].max()
-    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+def _range(runs: pd.DataFrame, chosen: pd.Series) -> str:
+    """Formats the sigma_w^2 of the runs that are chosen: as a range, if no other run lies in it."""
+    gains = runs[chosen]["gain"].tolist()
+    if len(gains) > 1 and len(gains) == runs["gain"].between(min(gains), max(gains)).sum():
+        return f"{min(gains):g} to {max(gains):g}"
+    return ", ".join(f"{gain:g}" for gain in gains) or "none"
 
 
 def _where(found: pd.DataFrame) -> str:
     learned = found[found["learned"]]
     if learned.empty:
         return f"No run reaches a validation accuracy of {100 * measured.LEARNED:.0f} %."
-    deepest = learned[learned["depth"] == learned["depth"].max()]
-    around = deepest["gain"].min() <= CRITICAL <= deepest["gain"].max()
+    deepest = found[found["depth"] == learned["depth"].max()]
+    gains = deepest[deepest["learned"]]["gain"]
+    around = gains.min() <= CRITICAL <= gains.max()
     return (
         f"**Where are the deepest networks that learn?** Those of {deepest['depth'].iloc[0]:g} layers learned at "
-        f"sigma_w^2 = {_range(deepest)}. The critical point is {CRITICAL:.3f}, {'inside' if around else 'outside'} of "
-        f"this range. {verdicts.outcome(around)}"
+        f"sigma_w^2 = {_range(deepest, deepest['learned'])}. The critical point is {CRITICAL:.3f}, "
+        f"{'inside' if around else 'outside'} of this range. {verdicts.outcome(around)}"
     )
 
 

@@ -201,6 +201,9 @@ def test_the_edge_of_chaos_reads_as_the_numbers_say() -> None:
     fewer = " ".join(edge_of_chaos.section(chaos(1)).split())
     assert "1 is right about most, 15;" in fewer
     assert fewer.endswith("Not as in the paper.")
+    gap = chaos(6)
+    gap.replicas.loc[gap.replicas["run"] == "model.depth=20,init.weights.sigma_w=1.224745", "val/accuracy"] = 0.1
+    assert "| 20 | 1 to 4 | 1, 2, 3, 4 |" in edge_of_chaos.section(gap)
     moved = " ".join(edge_of_chaos.section(chaos(6, around=3.0)).split())
     assert "outside of this range. Not as in the paper." in moved
     assert "No run reaches a validation accuracy of 50 %." in edge_of_chaos.section(chaos(0))
@@ -262,7 +265,7 @@ def test_the_command_trains_a_preset_and_writes_its_section(project: Path) -> No
     small = (
         "replicas=2",
         "model.width=5",
-        "model.depth=2",
+        "model.depth=2,3",
         "optimizer.lr=0.1",
         "stats.every=3",
         "trainer.max_epochs=1",
