@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
+import altair as alt
 import pandas as pd
+
+from initlab.report import theme
+
+OURS, OTHERS = theme.COLORS[0], "#9a9a9a"
 
 
 def draw(table: pd.DataFrame, path: Path) -> None:
@@ -17,32 +20,39 @@ def draw(table: pd.DataFrame, path: Path) -> None:
         f"{row.program.replace('`', '')}{f' ({row.replicas})' if row.replicas > 1 else ''}"
         for row in table.itertuples()
     ]
-    ours = table["program"].str.startswith("initlab")
-    mpl.rcParams["svg.hashsalt"] = "initlab"
-    figure, axes = plt.subplots(figsize=(8, 0.32 * len(table) + 1), layout="constrained")
-    bars = axes.barh(labels, table["s a replica"], color=["C0" if one else "0.7" for one in ours])
-    axes.bar_label(bars, [f"{seconds:.3g}" for seconds in table["s a replica"]], padding=3)
-    axes.set(xscale="log", xlabel="seconds an epoch and network (replicas in brackets)")
-    axes.invert_yaxis()
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
+    seconds = table["s a replica"]
+    rows = pd.DataFrame({"program": labels, "seconds": seconds, "text": [f"{s:.3g}" for s in seconds]})
+    rows["color"] = [OURS if name.startswith("initlab") else OTHERS for name in labels]
+    base = alt.Chart(theme.rows(rows)).encode(
+        y=alt.Y("program:N", sort=labels, title=None, axis=alt.Axis(labelLimit=300))
+    )
+    axis = theme.log_axis(
+        "seconds per epoch and network (replicas in brackets)", (0.8 * seconds.min(), 1.6 * seconds.max())
+    )
+    dots = base.mark_point(filled=True, size=90, opacity=1).encode(
+        x=alt.X("seconds:Q", **axis), color=alt.Color("color:N", scale=None)
+    )
+    numbers = base.mark_text(align="left", dx=9).encode(x=alt.X("seconds:Q", **axis), text="text:N")
+    _save((dots + numbers).properties(width=theme.WIDTH), path)
 
 
 def draw_rates(table: pd.DataFrame, path: Path) -> None:
     """Draws the table of tracker, one panel per kind of write and one line per store, and saves it."""
-    writes = table["what"].unique()
-    mpl.rcParams["svg.hashsalt"] = "initlab"
-    figure, panels = plt.subplots(1, len(writes), figsize=(8, 2.4), layout="constrained")
     writers = [name for name in table.columns if str(name).isdecimal()]
-    for what, axes in zip(writes, panels, strict=True):
-        for row in table[table["what"] == what].to_dict("records"):
-            axes.plot([int(name) for name in writers], [row[name] for name in writers], "o-", label=row["store"])
-        axes.set(xscale="log", ylim=(0, None), title=what, xlabel="processes at once")
-        axes.set_xticks([int(name) for name in writers], writers)
-        axes.minorticks_off()
-        axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel("a second")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
+    rows = table.melt(["what", "store"], writers, "processes", "rate").astype({"processes": int})
+    axis = alt.Axis(values=[int(name) for name in writers])
+    encoding = {
+        "x": alt.X("processes:Q", scale=theme.scale(log=True, padding=8), axis=axis, title="processes at once"),
+        "y": alt.Y("rate:Q", title="per second"),
+        "color": alt.Color("store:N", scale=alt.Scale(range=theme.COLORS), title=None),
+        "shape": alt.Shape("store:N", legend=None),
+    }
+    panels = []
+    for what in table["what"].unique():
+        chart = alt.Chart(theme.rows(rows[rows["what"] == what])).mark_line(point={"filled": True, "size": 45})
+        panels.append(chart.encode(**encoding).properties(width=190, height=180, title=what))
+    _save(alt.hconcat(*panels).resolve_scale(y="independent"), path)
+
+
+def _save(chart: alt.TopLevelMixin, path: Path) -> None:
+    path.write_text(theme.svg(theme.styled(chart).to_dict()), encoding="utf-8", newline="\n")

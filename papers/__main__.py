@@ -1,4 +1,4 @@
-"""Repeats an experiment of a paper, and holds what comes out against what the paper says.
+"""Repeats an experiment of a paper, and compares the results with what the paper says.
 
 It trains the preset of that name (`python train.py -m experiment=NAME hydra/launcher=batched`), and writes its section
 of docs/papers.md and its figure, docs/papers/NAME.svg. Overrides are those of train.py.

@@ -81,7 +81,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 # Files in this order: no worker is to be left with much to do when the others are done.
 LONGEST = (
     *("resume", "train", "launchers", "pipeline", "pages", "ddp", "store", "dvc", "fuzz", "servers", "ui", "replay"),
-    *("search", "benchmarks", "model"),
+    *("search", "benchmarks", "notebook", "model"),
 )
 
 

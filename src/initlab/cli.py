@@ -4,8 +4,11 @@ import argparse
 import os
 import sys
 import traceback
+import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
+
+from initlab.tracking import default_uri
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,9 +53,16 @@ def _parser() -> argparse.ArgumentParser:
     _add_tracking_uri(replay)
     replay.set_defaults(run=_replay, failed=2)
 
-    report = commands.add_parser("report", help="write the report of a sweep", description="Writes a sweep's report.")
-    report.add_argument("sweep", metavar="SWEEP", help="a sweep's folder, or the id of its parent run")
-    report.add_argument("folder", nargs="?", type=Path, help="where it goes (default: report/ in the sweep's folder)")
+    report = commands.add_parser(
+        "report",
+        help="write the report of a sweep, or of several",
+        description="Writes a sweep's report, or one that compares several sweeps.",
+    )
+    report.add_argument("sweeps", nargs="+", metavar="SWEEP", help="a sweep's folder, or the id of its parent run")
+    report.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="where it goes (default: report/ in the sweep's folder)"
+    )
+    report.add_argument("--open", action="store_true", help="open it in the browser")
     report.add_argument("--lesson", type=Path, metavar="CSV", help="the lesson's table, to be part of it")
     report.add_argument(
         "--reproduction", type=Path, metavar="CSV", help="what `initlab reproduce` wrote, to be part of it"
@@ -132,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_tracking_uri(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tracking-uri",
-        default=os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{Path.cwd()}/mlflow.db"),
+        default=default_uri(),
         help="MLflow's store (default: MLFLOW_TRACKING_URI, or else mlflow.db here)",
     )
 
@@ -146,7 +156,9 @@ def _replay(chosen: argparse.Namespace) -> int:
 def _report(chosen: argparse.Namespace) -> int:
     from initlab.report.command import report_on
 
-    report_on(chosen.sweep, chosen.folder, chosen.lesson, chosen.reproduction, uri=chosen.tracking_uri)
+    page = report_on(chosen.sweeps, chosen.output, chosen.lesson, chosen.reproduction, uri=chosen.tracking_uri)
+    if chosen.open and not webbrowser.open(page.absolute().as_uri()):
+        print("no browser was found to open it")
     return 0
 
 

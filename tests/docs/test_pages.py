@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT, command, warm_path
-from helpers.pages import PAGES, blocks, shell_blocks
+from helpers.pages import NOTEBOOK, PAGES, blocks, read, shell_blocks
 from helpers.projects import small_clone
 from hydra import compose, initialize_config_dir
 from mlflow import MlflowClient
@@ -33,10 +33,13 @@ NOT_RUN = {
     "it takes half an hour or more",
     "it needs Docker",
     "it needs several GPUs",
+    "it needs the results of dvc repro",
     "it needs Slurm",
     "it needs a Ray cluster",
+    "FOLDER and OTHER_FOLDER stand for two sweeps",
     "SAME OVERRIDES stands for what was typed before",
     "tests/data/test_other_data_sets.py runs it",
+    "tests/docs/test_notebook.py runs it",
     "tests/pipeline/test_dvc.py runs it",
     "tests/reproduction/test_reproduce.py runs it",
     "tests/tracking/test_servers.py runs it",
@@ -99,8 +102,8 @@ def test_quoted_code_is_the_codes() -> None:
 
 def test_links_within_the_pages_lead_somewhere() -> None:
     """To a file that is there, and to one of its headings."""
-    for page in PAGES:
-        for link in re.findall(r"\]\((?!https?://)([^)]+)\)", (ROOT / page).read_text(encoding="utf-8")):
+    for page in [*PAGES, NOTEBOOK]:
+        for link in re.findall(r"\]\((?!https?://)([^)]+)\)", read(page)):
             name, _, heading = link.partition("#")
             target = (ROOT / page).parent / name if name else ROOT / page
             assert target.exists(), f"{page}: {link}"

@@ -1,11 +1,14 @@
 """The pages of the documentation, and the blocks of code in them."""
 
+import json
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+
+NOTEBOOK = "notebooks/lesson.ipynb"
 
 
 class ShellBlock(NamedTuple):
@@ -16,7 +19,12 @@ class ShellBlock(NamedTuple):
 
 
 def read(page: str) -> str:
-    return (ROOT / page).read_text(encoding="utf-8")
+    """The text of a page; of a notebook, that of its Markdown cells."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    if not page.endswith(".ipynb"):
+        return text
+    cells = json.loads(text)["cells"]
+    return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
 
 
 def blocks(page: str, language: str) -> list[str]:

@@ -88,4 +88,4 @@ def tensors(hidden: int, inputs: int) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
     found = {"step": torch.tensor(STEPS), "layer1/weight": torch.randn(2, 3, inputs, generator=generator)}
     histogram = torch.randint(0, 9, (len(STEPS), layer_stats.BINS), generator=generator).float()
-    return found | {f"layer{layer}/histogram": histogram for layer in range(1, hidden + 1)}
+    return found | {f"layer{layer}/histogram": histogram.clone() for layer in range(1, hidden + 1)}

@@ -147,7 +147,7 @@ def test_repro_runs_to_the_end_and_then_has_nothing_to_do(short: Path) -> None:
     assert metrics["init=kaiming,model=shallow"]["test/accuracy"] > 0.9
     page = (clone / "report" / "index.html").read_text(encoding="utf-8")
     assert "12 networks" in page
-    assert page.count("<img ") == 12  # figures 1, 3 and 4 are in two parts, and one more sums all up
+    assert page.count('<div class="plot"') == 28  # 12 per setting, 3 by depth, the lesson's
     assert f"<b>{verdict}" in page
     changed = {line.split()[-1] for line in git(clone, "status", "--porcelain").splitlines()}
     assert changed == {"dvc.lock", "dvc.yaml", "params.yaml", *EDITED, "report/lesson.csv"}  # of other draws
@@ -155,8 +155,8 @@ def test_repro_runs_to_the_end_and_then_has_nothing_to_do(short: Path) -> None:
     client = MlflowClient(f"sqlite:///{clone}/mlflow.db")
     assert Path(client.download_artifacts(run_id, "index.html")).read_text(encoding="utf-8") == page
     figures = {item.path for item in client.list_artifacts(run_id, "figures")}
-    assert {"figures/lesson.png", "figures/overview.png", "figures/weights.png"} < figures
-    assert len(figures) == 12
+    assert {"figures/lesson.svg", "figures/weights_1.svg", "figures/weights_2.svg"} < figures
+    assert len(figures) == 28
     assert "Data and pipelines are up to date" in dvc(clone, "repro")
 
 

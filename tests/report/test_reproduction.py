@@ -55,7 +55,7 @@ def test_the_page_has_a_section_only_if_there_is_a_comparison(written: Path, tmp
 def test_the_verdict_is_printed_last(written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results.save(sweeps.sweep(sweeps.run({"init": "kaiming"}), sweeps.run({"init": "normal"})), tmp_path / "results")
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    report_on(str(tmp_path / "results"), tmp_path / "made", None, written, uri=uri)
+    report_on([str(tmp_path / "results")], tmp_path / "made", None, written, uri=uri)
     assert capsys.readouterr().out.splitlines()[-1] == SAID
     assert (tmp_path / "made" / "reproduction.csv").read_bytes() == written.read_bytes()
 

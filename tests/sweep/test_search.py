@@ -218,9 +218,9 @@ def test_a_replica_that_diverges_late_is_counted() -> None:
 def test_its_page_has_a_figure_of_all_trials(tmp_path: Path) -> None:
     found = made_up([0.5, 0.7, 0.8, 0.9, 3.5])
     names = report.write(lay_out(found), tmp_path)
-    assert "figures/search.png" in names
+    assert "figures/search.svg" in names
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
-    assert "shift=0.8, beside shift=0.5, gains" in page
+    assert "Best by validation accuracy is shift=0.8 with" in page
     assert (
         len(json.loads((tmp_path / "metrics" / f"{report.best_run(lay_out(found))}.json").read_text(encoding="utf-8")))
         > 1

@@ -10,7 +10,7 @@ from helpers import sweeps
 from mlflow import MlflowClient
 
 from initlab import report
-from initlab.report import figures, layout, sentences
+from initlab.report import figures, findings, layout
 from initlab.sweep.launchers import Launcher
 from initlab.sweep.progress import LATE, _Progress
 from initlab.sweep.session import SweepSession
@@ -81,7 +81,7 @@ def record(of: SweepSession, init: str) -> None:
     ("owner", "broken", "left_out"),
     [
         (figures, "overview", "Left out: the figure overview: ZeroDivisionError: none of this"),
-        (sentences, "lead", "Left out: the summary: ZeroDivisionError: none of this"),
+        (findings, "lead", "Left out: the summary: ZeroDivisionError: none of this"),
         (layout.Layout, "ranking", "Left out: the table of results: ZeroDivisionError: none of this"),
         (report, "lay_out", "Left out: the report: ZeroDivisionError: none of this"),
     ],

@@ -21,6 +21,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from initlab import load_sweep
 from initlab.confidence_intervals import mean_ci95
 from initlab.sweep import config as configs
 from initlab.sweep import preflight
@@ -186,7 +187,22 @@ def test_artifacts(sweep: tuple[Run, list[Run]], client: MlflowClient) -> None:
     assert comparison["test/accuracy"].is_monotonic_decreasing
     assert comparison.set_index("init")["test/accuracy"]["kaiming"] == pytest.approx(job.data.metrics["test/accuracy"])
     assert {"figures", "index.html"} < artifacts(client, parent)
-    assert "figures/final_accuracy.png" in artifacts(client, parent, "figures")
+    assert "figures/final_accuracy.svg" in artifacts(client, parent, "figures")
+
+
+def test_a_sweep_is_loaded_from_its_id_or_from_its_folder(sweep: tuple[Run, list[Run]], client: MlflowClient) -> None:
+    """Tables of the same values and types; of an id, they come out of the store."""
+    parent, (job, _) = sweep
+    by_id = load_sweep(parent.info.run_id, client.tracking_uri)
+    by_folder = load_sweep(parent.data.tags["sweep"])
+    for name in ("runs", "metrics", "summary", "layers"):
+        pd.testing.assert_frame_equal(getattr(by_id, name), getattr(by_folder, name))
+    assert by_id.figures == by_folder.figures
+    assert set(by_id.runs["activation.shift"]) == {0, 0.5}
+    with pytest.raises(OSError, match="is not a sweep: it has no finished jobs nested under it"):
+        load_sweep(job.info.run_id, client.tracking_uri)
+    with pytest.raises(OSError, match=f"mlflow.db holds no run {'0' * 32}"):
+        load_sweep("0" * 32, client.tracking_uri)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from helpers.sweeps import run, sweep
 
 from benchmarks import tracker
 from initlab import report
-from initlab.report import sentences
+from initlab.report import findings, sentences
 from initlab.report.layout import lay_out
 from initlab.tracking import results
 
@@ -50,7 +50,7 @@ def test_a_page_has_the_best_variants_and_the_one_they_are_compared_with(many: r
     view = lay_out(many).best(3)
     assert view.variants == ["kaiming", "v36", "v37", "v38"]
     assert view.left_out == 36
-    assert sentences.lead(view).startswith("Of 40 variants the 4 best are shown; comparison.csv has all. ")
+    assert findings.lead(view).startswith("Of 40 variants, the 4 best are shown; comparison.csv has all of them. ")
     assert sentences.method(view)[0].startswith("4 variants, 4 runs of 2 replicas: 8 networks")
     assert lay_out(many).best(40).left_out == lay_out(many).left_out == 0
     assert len(lay_out(many).variants) == 40
@@ -68,7 +68,9 @@ def test_a_long_table_ends_at_the_best_ten(many: results.Results) -> None:
 def test_many_differences_that_decide_nothing_are_counted() -> None:
     """Intervals of two replicas are far wider than what would be told apart."""
     noisy = sweep(run({"init": "kaiming"}, (0.6, 0.5)), *(run({"init": name}, (0.3, 0.9)) for name in "abcd"))
-    assert "Replicas are too few to tell 4 variants from kaiming." in sentences.lead(lay_out(noisy))
+    told = findings.lead(lay_out(noisy))
+    assert "2 networks each are too few to compare `kaiming` with `a`" in told
+    assert "and 1 more." in told
 
 
 @pytest.mark.slow

@@ -404,7 +404,7 @@ def test_a_batch_larger_than_the_data_is_refused(normalized: Path) -> None:
 
 
 def test_what_pictures_are_made_of(normalized: Path) -> None:
-    """A histogram a measurement, of every activation of the probe; weights as drawn and as trained."""
+    """One histogram per measurement, of every activation of the probe; weights before each epoch and as trained."""
     module = network(hidden=[50, 20])
     tensors = fit(module, normalized, batches=1, block=8, every=5).statistics.tensors()
     assert tensors["step"].tolist() == [0, 5, 8]

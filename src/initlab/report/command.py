@@ -1,14 +1,14 @@
-"""Writes the report of any sweep, from its folder or from the id of its parent run."""
+"""Writes the report of any sweeps, from their folders or from the ids of their parent runs."""
 
-import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from initlab import report
 from initlab.report import reproduction as reproductions
+from initlab.report.recorded_sweep import load_results
 from initlab.tracking import results
 
 LESSON_COLUMNS = {
@@ -17,36 +17,65 @@ LESSON_COLUMNS = {
 
 
 def report_on(
-    sweep: str, folder: Path | None, lesson: Path | None, reproduction: Path | None = None, *, uri: str
-) -> None:
-    """Writes a report, and copies it to the artifacts of the sweep's parent run, if that is in the tracking store.
+    sweeps: Sequence[str],
+    folder: Path | None,
+    lesson: Path | None = None,
+    reproduction: Path | None = None,
+    *,
+    uri: str,
+) -> Path:
+    """Writes the report of a sweep, or one that compares several. Returns the path of its page.
 
-    sweep: a sweep's folder, or the id of its parent run.  folder: where the report goes; by default report/ in the
-    sweep's folder.  lesson, reproduction: the lesson's table, and the comparison with a reference, to include in the
-    report. The verdict of the comparison is printed last.  uri: of the tracking store.
+    A single sweep's report is copied to the artifacts of its parent run, if that is in the tracking store.
+
+    sweeps: folders of sweeps, or ids of their parent runs.  folder: where the report goes; by default report/ in the
+    folder of the one sweep.  lesson, reproduction: the lesson's table, and the comparison with a reference, to include
+    in the report. The verdict of the comparison is printed last.  uri: of the tracking store.
     Raises ValueError or OSError for what can't be read; store.TrackingError.
     """
     table = _lesson(lesson) if lesson is not None else None
     compared = reproductions.read(reproduction) if reproduction is not None else None
-    source, run_id = Path(sweep), None
-    if not source.is_dir():
-        if not re.fullmatch("[0-9a-f]{32}", sweep):
-            raise ValueError(f"{sweep} is neither a folder nor the id of a run")
-        from initlab.tracking import parent_run
-
-        source, run_id = Path("multirun", sweep), sweep
-        results.save(parent_run.load_results(uri, run_id), source)
+    if len(sweeps) > 1 and folder is None:
+        raise ValueError("a report on several sweeps needs a folder: --output FOLDER")
+    if len({*sweeps}) < len(sweeps):
+        raise ValueError(f"expected different sweeps, not {' '.join(sweeps)}")
+    loaded = {sweep: load_results(sweep, Path("multirun"), uri=uri) for sweep in sweeps}
+    found = {sweep: found for sweep, (found, _) in loaded.items()}
+    source = loaded[sweeps[0]][1]
     folder = folder or source / "report"
-    names = report.write(report.lay_out(results.load(source)), folder, table, compared)
+    names = report.write(report.lay_out(side_by_side(found)), folder, table, compared)
     for name, source_file in (("lesson.csv", lesson), ("reproduction.csv", reproduction)):
         if source_file is not None:
             if source_file.resolve() != (folder / name).resolve():
                 shutil.copy(source_file, folder / name)
             names.append(name)
     print(f"report: {folder / 'index.html'}")
-    print(_copied(uri, folder, names, run_id, results.digest(source)))
+    if len(sweeps) == 1:
+        run_id = None if Path(sweeps[0]).is_dir() else sweeps[0]
+        print(_copied(uri, folder, names, run_id, results.digest(source)))
     if compared is not None:
         print(reproductions.verdict(compared))
+    return folder / "index.html"
+
+
+def side_by_side(sweeps: Mapping[str, results.Results]) -> results.Results:
+    """Returns the results of several sweeps as those of one, which varies the key `sweep`; of a single one, as it is.
+
+    sweeps: {name: results}.
+    """
+    if len(sweeps) == 1:
+        return next(iter(sweeps.values()))
+    tables, runs, tensors = [], {}, {}
+    for name, found in sweeps.items():
+        label = {run: f"sweep={name},{run}" for run in found.runs}
+        tables.append(found.replicas.assign(run=found.replicas["run"].map(label), sweep=name))
+        for run, record in found.runs.items():
+            runs[label[run]] = record | {"overrides": record["overrides"] | {"sweep": name}}
+            tensors[label[run]] = found.tensors[run]
+    table = pd.concat(tables, ignore_index=True)
+    swept = [column for found in tables for column in found.columns[1 : found.columns.get_loc("step")]]
+    first = ["run", *dict.fromkeys(["sweep", *swept]), "step", "replica"]
+    return results.Results(table[[*first, *table.columns.difference(first, sort=False)]], runs, tensors)
 
 
 def _lesson(path: Path) -> pd.DataFrame:

@@ -1,417 +1,634 @@
-"""The figures of a report. Each is a function of the sweep's `Layout`."""
+"""The figures of a report: Altair charts, each a function of the sweep's `Layout`."""
 
-from collections.abc import Callable
+from base64 import b64encode
+from collections.abc import Callable, Iterator
 from functools import partial
-from math import ceil, log, sqrt
-from typing import Any, Literal
+from io import BytesIO
+from typing import Any
 
+import altair as alt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import NullFormatter
+from PIL import Image
 
 from initlab.confidence_intervals import mean_ci95
 from initlab.nn.layer_stats import BINS, HIGH, LOW
-from initlab.report import plotting
-from initlab.report.layout import MOST_SETTINGS, Layout
+from initlab.report import charts, swept, theme
+from initlab.report.layout import ACCURACY, MOST_SETTINGS, Layout
 from initlab.report.learning_rates import LearningRates
-from initlab.report.plotting import DARK, GREY, SERIES, SHADES, WIDTH
 from initlab.report.search import Search
 
-MOST_NUMBERS = 16  # learning rates at which a map has its numbers written into it
-SEEN = 1e-3, 1e2  # range of the standard deviations of activations that the overview shows
+FAR = 8  # percentage points below the best (or from the reference) at which a value is written instead of drawn
+MOST_LABELS = 4  # points of a scatter that are named
+OFF = 0.1  # distance from theory, |log(measured / theory)|, from which on a point is named
+SNAPSHOTS = 10  # of the weights over training, at most
+SMALLEST = 0.01  # per cent of activations that a histogram has room for
+STEP = 21  # pixels per row of a chart with a row per variant
 
 
-def figures(layout: Layout, lesson: pd.DataFrame | None) -> dict[str, Callable[[], Figure]]:
-    """Returns {name of its file: function that draws it} of every figure that there is data for."""
-    found: dict[str, Callable[[], Figure]] = {}
+def figures(layout: Layout, lesson: pd.DataFrame | None = None) -> dict[str, Callable[[], Any]]:
+    """Returns {name: function that draws it} of every figure that there is data for.
+
+    Figures of a setting end in its number, if there are several: final_accuracy_2.
+    """
+    found: dict[str, Callable[[], Any]] = {}
     if layout.search is not None and len(layout.search.keys) <= 2:
         found["search"] = partial(search, layout.search)
     found["overview"] = partial(overview, layout)
+    found |= {f"swept_{number}": partial(by_value, view) for number, view in enumerate(swept.views(layout), start=1)}
     if layout.rates is not None:
         best = layout.at(layout.rates.at_best())
-        found["learning_rate"] = partial(learning_rate, best, layout.rates)
+        found |= _per_setting(best, {"learning_rate": partial(learning_rate, rates=layout.rates)})
         if len(best.variants) > MOST_SETTINGS:
-            found["learning_rate_map"] = partial(learning_rate_map, best, layout.rates)
-    if layout.deepest():
-        label = "standard deviation of "
-        found |= {
-            "activation_std": partial(by_depth, layout, "act_std", f"{label}activations", (0.03, 30), log=True),
-            "activation_mean": partial(by_depth, layout, "act_mean", "mean of activations", (-1, 3.2), log=False),
-            "gradients": partial(by_depth, layout, "delta_std", f"{label}dL/dz", (5e-5, 2), log=True),
-            "saturated": partial(saturated, layout),
-        }
-    found |= {
-        "final_accuracy": partial(final_accuracy, layout),
-        "accuracy_curves": partial(curves, layout, "val/accuracy", "validation accuracy, %"),
-        "loss_curves": partial(curves, layout, "train/loss", "training loss"),
-    }
-    for number, setting in enumerate(layout.settings, start=1):
-        if layout.deepest(setting):
-            found[f"histograms_{number}"] = partial(histograms, layout, setting)
+            found |= _per_setting(best, {"learning_rate_map": partial(learning_rate_map, rates=layout.rates)})
+    found |= _per_setting(
+        layout,
+        {
+            "final_accuracy": final_accuracy,
+            "difference": difference,
+            "accuracy_curves": partial(curves, name="val/accuracy", title="validation accuracy, %", dots=True),
+            "loss_curves": partial(curves, name="train/loss", title="training loss"),
+        },
+    )
+    std = "standard deviation of "
+    found |= _per_setting(
+        layout,
+        {
+            "activation_std": partial(by_depth, name="act_std", title=f"{std}activations", limits=(1e-3, 1e3)),
+            "activation_mean": partial(by_depth, name="act_mean", title="mean of activations", limits=(-1.0, 3.2)),
+            "gradients": partial(by_depth, name="delta_std", title=f"{std}dL/dz", limits=(1e-6, 1e2)),
+            "theory_act_std": partial(against_theory, name="act_std", title=f"{std}activations"),
+            "theory_act_cosine": partial(against_theory, name="act_cosine", title="cosine of two images' activations"),
+            "theory_gradients": partial(against_theory, name="delta_std", title=f"{std}dL/dz"),
+            "saturated": saturated,
+            "histograms": histograms,
+            "histogram_reference": partial(histogram_strip, place=0),
+            "histogram_other": partial(histogram_strip, place=1),
+        },
+    )
     if layout.side is not None:
-        found["weights"] = partial(weights, layout, layout.side)
-    if lesson is not None:
+        found |= _per_setting(layout, {"weights": weights})
+    if lesson is not None and lesson["low"].notna().any():
         found["lesson"] = partial(lesson_intervals, lesson)
+    return {name: partial(_styled, draw) for name, draw in found.items()}
+
+
+def _styled(draw: Callable[[], Any]) -> Any:
+    return theme.styled(draw())
+
+
+BY_DEPTH = {"activation_std", "activation_mean", "gradients"}  # say little of a single layer, beside deeper networks
+NEEDS_HIDDEN = {*BY_DEPTH, "saturated", "histograms", "histogram_reference", "histogram_other"}
+NEEDS_HIDDEN |= {"theory_act_std", "theory_act_cosine", "theory_gradients"}
+
+
+def _per_setting(layout: Layout, draw: dict[str, Callable[..., Any]]) -> dict[str, Callable[[], Any]]:
+    """Returns the functions of those settings that have what is drawn."""
+    found: dict[str, Callable[[], Any]] = {}
+    for name, function in draw.items():
+        for number, setting in enumerate(layout.settings, start=1):
+            here = [variant for variant, s in layout.run if s == setting]
+            if name in NEEDS_HIDDEN and not layout.deepest(setting):
+                continue
+            if name in BY_DEPTH and layout.deepest(setting) == 1 < layout.deepest():
+                continue
+            if name == "difference" and not any(layout.difference(v, setting, ACCURACY) for v in here):
+                continue
+            if name == "histogram_other" and len(with_histograms(layout, setting)) < 2:
+                continue
+            if name == "theory_act_cosine" and not _compared(layout, setting, "act_cosine")["theory"].notna().any():
+                continue
+            suffix = f"_{number}" if len(layout.settings) > 1 else ""
+            found[name + suffix] = partial(function, layout, setting)
     return found
 
 
-def search(found: Search) -> Figure:
-    """Validation accuracy of every run against the number that was searched; with two numbers, it is the colour."""
-    figure = Figure(figsize=(0.6 * WIDTH, 3.6), layout="constrained")
-    axes = figure.subplots()
-    runs, x = found.runs.sort_values("mean"), found.keys[0]
-    percent = 100 * runs["mean"]
-    y = percent if len(found.keys) == 1 else runs[found.keys[1]]
-    if len(found.keys) == 1:
-        axes.errorbar(runs[x], y, 100 * runs["ci95"], fmt="o", color=SERIES[0]["color"], elinewidth=1)
-        axes.set_ylabel("validation accuracy, %")
-        plotting.stretch_near_100(axes, "y", list(percent))
-    else:
-        worst = percent.quantile(0.25)  # anything worse gets the darkest colour, so that most colours are for good runs
-        dots = axes.scatter(runs[x], y, c=percent, cmap=SHADES, vmin=worst, s=36, edgecolors=DARK, linewidths=0.4)
-        figure.colorbar(dots, label="validation accuracy, %", extend="min")
-        axes.set_ylabel(found.keys[1])
-        _decades(axes, "y", runs[found.keys[1]])
-    axes.set_xlabel(x)
-    _decades(axes, "x", runs[x])
-    handles = {}
-    for name, run, marker in [("first", found.first, "s"), ("best", found.best, "*")]:
-        ring: dict[str, Any] = {"marker": marker, "markersize": 13, "fillstyle": "none", "linestyle": ""}
-        at = 100 * run["mean"] if len(found.keys) == 1 else run[found.keys[1]]
-        (handles[f"{name}: {found.label(run['run'])}"],) = axes.plot(run[x], at, color="#D55E00", **ring)
-    plotting.legend(figure, handles)
-    return figure
+def overview(layout: Layout) -> Any:
+    """The deepest setting at a glance: scale of activations by layer before training, and final accuracy."""
+    setting = max(layout.settings, key=layout.deepest)
+    parts = [final_accuracy(layout, setting, interactive=False)]
+    if layout.deepest(setting):
+        title, limits = "standard deviation of activations", (1e-3, 1e3)
+        parts.insert(0, by_depth(layout, setting, name="act_std", title=title, limits=limits, interactive=False))
+    height = max(theme.HEIGHT, STEP * len(layout.ranking(setting)))
+    parts = [part.properties(width=0.8 * theme.WIDTH, height=height) for part in parts]
+    return alt.hconcat(*parts, spacing=30)
 
 
-def _decades(axes: Axes, axis: Literal["x", "y"], values: pd.Series) -> None:
-    """Makes an axis logarithmic if the median run is nearer to the middle of that than of a linear axis."""
-    low, middle, high = values.min(), values.median(), values.max()
-    if 0 < 3 * low < high and abs(log(middle / sqrt(low * high))) < abs(log(2 * middle / (low + high))):
-        (axes.set_xscale if axis == "x" else axes.set_yscale)("log")
-        scale = axes.xaxis if axis == "x" else axes.yaxis
-        scale.set_major_formatter("{x:g}")
-        scale.set_minor_formatter(NullFormatter() if 10 * low < high else "{x:g}")
+def final_accuracy(layout: Layout, setting: str, *, interactive: bool = True) -> Any:
+    """Test accuracy by variant, best first: every network, and their mean with its interval.
+
+    Networks that have diverged are counted, not drawn.  interactive: whether the axis can be moved.
+    """
+    ranked = layout.ranking(setting)
+    means: list[dict[str, Any]] = []
+    networks: list[dict[str, Any]] = []
+    for variant in ranked:
+        values = layout.survivors(variant, setting, ACCURACY)
+        networks += [{"variant": variant, "error": e} for e in theme.error(values)]
+        lost = layout.diverged(variant, setting)
+        row: dict[str, Any] = {"variant": variant, "value": layout.accuracy(variant, setting)}
+        if lost:
+            row["lost"] = f"{lost} of {lost + len(values)} diverged"
+        if len(values):
+            mean, ci95 = mean_ci95(values)
+            row |= {"error": theme.error(mean), **charts.accuracy_interval(mean, ci95)}
+        means.append(row)
+    y = alt.Y("variant:N", sort=ranked, title=None, axis=alt.Axis(grid=True, labelLimit=130))
+    x = alt.X("error:Q", **theme.accuracy_axis("test accuracy, %"))
+    data, marks = theme.rows(pd.DataFrame(means)), theme.series(layout.variants, layout.reference, lines=False)
+    marks = {name: channel.legend(None) for name, channel in marks.items()}
+    tooltip = [alt.Tooltip("variant:N"), alt.Tooltip("value:N", title="test accuracy")]
+    layers = [
+        alt.Chart(theme.rows(pd.DataFrame(networks, columns=["variant", "error"])), name="networks")
+        .mark_point(filled=True, size=22)
+        .encode(x=x, y=y, color=marks["color"], opacity=theme.emphasis(0.3))
+        .add_params(theme.shown(), *[theme.zoom("x")] * interactive),
+        alt.Chart(data)
+        .mark_rule(strokeWidth=2)
+        .encode(x=alt.X("low:Q"), x2="high:Q", y=y, color=marks["color"], opacity=theme.emphasis()),
+        alt.Chart(data)
+        .mark_point(filled=True, size=75, opacity=1)
+        .encode(x=x, y=y, **marks, opacity=theme.emphasis(), tooltip=tooltip),
+        alt.Chart(data)
+        .transform_filter("isValid(datum.lost)")
+        .mark_text(align="right")
+        .encode(x=alt.value("width"), y=y, text="lost:N", opacity=theme.emphasis(), tooltip=tooltip),
+    ]
+    return charts.panel(layers, layout.named(setting), STEP * len(ranked))
 
 
-def learning_rate(layout: Layout, rates: LearningRates) -> Figure:
-    """Validation accuracy by learning rate with its 95 % band, the best rate marked, the reference behind it in grey.
+def difference(layout: Layout, setting: str) -> Any:
+    """Test accuracy minus the reference's, paired by replica, in percentage points, with intervals."""
+    ranked = [variant for variant in layout.ranking(setting) if layout.difference(variant, setting, ACCURACY)]
+    found = {variant: layout.difference(variant, setting, ACCURACY) for variant in ranked}
+    near = [v for v, pair in found.items() if pair is not None and abs(pair[0]) < FAR / 100] or ranked
+    table = []
+    for variant, pair in found.items():
+        assert pair is not None
+        mean, ci95 = 100 * pair[0], 100 * pair[1]
+        row: dict[str, Any] = {"variant": variant, "value": f"{mean:+.2f} ± {ci95:.2f} points"}
+        if variant in near:
+            row |= {"mean": mean, "low": mean - ci95, "high": mean + ci95}
+        else:
+            row["far"] = f"{'◀' if mean < 0 else '▶'} {mean:+.1f} ± {ci95:.1f}"
+        table.append(row)
+    data = theme.rows(pd.DataFrame(table))
+    y = alt.Y("variant:N", sort=ranked, title=None, axis=alt.Axis(grid=True, labelLimit=130))
+    title = f"minus {charts.short(layout.reference)}, percentage points"
+    marks = theme.series(layout.variants, layout.reference, lines=False)
+    marks = {name: channel.legend(None) for name, channel in marks.items()}
+    tooltip = [alt.Tooltip("variant:N"), alt.Tooltip("value:N", title=f"minus {charts.short(layout.reference)}")]
+    layers = [
+        alt.Chart(alt.Data(values=[{}])).mark_rule().encode(x=alt.datum(0)),
+        alt.Chart(data, name="intervals")
+        .mark_rule(strokeWidth=2)
+        .encode(x=alt.X("low:Q", title=title), x2="high:Q", y=y, color=marks["color"], opacity=theme.emphasis())
+        .add_params(theme.shown(), theme.zoom("x")),
+        alt.Chart(data)
+        .mark_point(filled=True, size=75)
+        .encode(x="mean:Q", y=y, **marks, opacity=theme.emphasis(), tooltip=tooltip),
+        alt.Chart(data)
+        .transform_filter("isValid(datum.far)")
+        .mark_text(align="left", dx=4)
+        .encode(x=alt.value(0), y=y, text="far:N", opacity=theme.emphasis(), tooltip=tooltip),
+    ]
+    return charts.panel(layers, layout.named(setting), STEP * len(ranked))
+
+
+def curves(layout: Layout, setting: str, *, name: str, title: str, dots: bool = False) -> Any:
+    """A metric over training, the mean of the networks that have not diverged, with its 95 % band."""
+    table = []
+    for variant in _here(layout, setting):
+        for row in layout.steps(variant, setting, name).itertuples():
+            ci95 = None if np.isnan(row.ci95) else row.ci95
+            found: dict[str, Any] = {"variant": variant, "step": int(row.step)}
+            if name == "val/accuracy":
+                found |= {
+                    "y": theme.error(row.mean),
+                    **charts.accuracy_interval(row.mean, ci95),
+                    "value": charts.percent(row.mean, ci95),
+                }
+            elif row.mean > 0:
+                low = max(row.mean - (ci95 or 0), row.mean / 4)
+                found |= {
+                    "y": row.mean,
+                    "low": low,
+                    "high": row.mean + (ci95 or 0),
+                    "value": charts.number(row.mean, ci95),
+                }
+            table.append(found)
+    axis = theme.accuracy_axis(title) if name == "val/accuracy" else theme.log_axis(title)
+    options: dict[str, Any] = {"x": "step", "x_title": "optimiser step", "y": axis, "tooltip": title, "dots": dots}
+    return _lines(pd.DataFrame(table), layout, setting, **options)
+
+
+def by_depth(
+    layout: Layout, setting: str, *, name: str, title: str, limits: tuple[float, float], interactive: bool = True
+) -> Any:
+    """A statistic of each hidden layer before the first step, with 95 % intervals over replicas.
+
+    limits: the largest range of the axis; curves end where they leave it. Logarithmic, if they are positive.
+    """
+    table = _compared(layout, setting, name)
+    log = limits[0] > 0
+    if log:
+        table = table[~(table["y"] <= 0)]
+        table["low"] = np.maximum(table["low"], table["y"] / 4)
+    inside = table[table["y"].between(*limits)]
+    ends = inside[["low", "high"]].clip(*limits)
+    domain = [ends["low"].min(), ends["high"].max()] if len(inside) else list(limits)
+    if domain[0] == domain[1]:
+        domain = [domain[0] * 0.8, domain[1] * 1.25] if log else [domain[0] - 0.1, domain[1] + 0.1]
+    axis = theme.log_axis(title, domain) if log else {"scale": alt.Scale(domain=domain, padding=8), "title": title}
+    options: dict[str, Any] = {"x": "layer", "x_title": "hidden layer", "y": axis, "tooltip": title, "dots": True}
+    return _lines(table, layout, setting, interactive=interactive, **options)
+
+
+def against_theory(layout: Layout, setting: str, *, name: str, title: str) -> Any:
+    """Measured over theory before the first step, one point per variant and hidden layer. At 1 both agree.
+
+    Of the variants that are farthest from theory, the farthest point is named.
+    """
+    table = _compared(layout, setting, name)
+    table = table[(table["y"] > 0) & (table["theory"] > 0) & np.isfinite(table["y"]) & np.isfinite(table["theory"])]
+    table = table.assign(ratio=table["y"] / table["theory"])
+    table["off"] = np.log(table["ratio"]).abs()
+    farthest = table.loc[table.groupby("variant", sort=False)["off"].idxmax()]
+    named = farthest[farthest["off"] > OFF].nlargest(MOST_LABELS, "off")
+    named = named.assign(label=[f"{charts.short(row.variant)}, layer {row.layer}" for row in named.itertuples()])
+    middle = np.sqrt(table["theory"].min() * table["theory"].max())
+    marks = theme.series(layout.variants, layout.reference, lines=False)
+    channels = {
+        "x": alt.X("theory:Q", **theme.log_axis(f"{title}: theory")),
+        "y": alt.Y("ratio:Q", **theme.log_axis("measured / theory")),
+    }
+    tooltip = [alt.Tooltip("variant:N"), alt.Tooltip("layer:Q"), alt.Tooltip("value:N", title="measured")]
+    tooltip += [alt.Tooltip("theory:Q", format=".4g"), alt.Tooltip("ratio:Q", title="measured / theory", format=".3f")]
+    layers = [
+        alt.Chart(theme.rows(table), name="points")
+        .mark_point(size=45, filled=True)
+        .encode(**channels, **marks, opacity=theme.emphasis(0.8), tooltip=tooltip)
+        .add_params(theme.shown(), theme.zoom()),
+        alt.Chart(alt.Data(values=[{}])).mark_rule(opacity=0.6).encode(y=alt.datum(1)),
+    ]
+    for part, side in ((named[named["theory"] < middle], 1), (named[named["theory"] >= middle], -1)):
+        if len(part):
+            text = alt.Chart(theme.rows(part)).mark_text(align="left" if side > 0 else "right", dx=7 * side, limit=160)
+            layers.append(text.encode(**channels, text="label:N", opacity=theme.emphasis()))
+    return charts.panel(layers, layout.named(setting))
+
+
+def saturated(layout: Layout, setting: str) -> Any:
+    """Share of saturated pre-activations over training. Deep networks have a slider for the layer."""
+    table = []
+    for variant in _here(layout, setting):
+        for layer in range(1, layout.hidden(variant, setting) + 1):
+            found = layout.steps(variant, setting, f"layer{layer}/saturated_fraction")
+            columns = {"steps": theme.packed(found["step"]), "percents": theme.packed(100 * found["mean"])}
+            table.append({"variant": variant, "layer": layer, **columns})
+    deepest = layout.deepest(setting)
+    marks = theme.series(layout.variants, layout.reference)
+    tooltip = [alt.Tooltip("variant:N"), alt.Tooltip("step:Q"), alt.Tooltip("percent:Q", format=".1f")]
+    line = (
+        alt.Chart(theme.rows(pd.DataFrame(table)), name="lines")
+        .transform_filter("datum.layer == layer")
+        .transform_calculate(step=theme.unpacked("steps"), percent=theme.unpacked("percents"))
+        .transform_flatten(["step", "percent"])
+        .mark_line()
+        .encode(
+            x=alt.X("step:Q", title="optimiser step", scale=alt.Scale(nice=False)),
+            y=alt.Y("percent:Q", title="saturated pre-activations, %", scale=alt.Scale(domain=[0, 100])),
+            **theme.without_shape(marks),
+            opacity=theme.emphasis(),
+            tooltip=tooltip,
+        )
+        .add_params(theme.shown(), charts.slider("layer", 1, deepest, 1, "hidden layer"))
+    )
+    return charts.panel([line], layout.named(setting))
+
+
+def histograms(layout: Layout, setting: str) -> Any:
+    """Activations of the reference and of another variant: a histogram as a curve, sliders for layer and time."""
+    table, deepest, last = [], 1, 0
+    for variant in with_histograms(layout, setting):
+        steps = layout.tensor(variant, setting, "step").tolist()
+        last = max(last, len(steps) - 1)
+        deepest = max(deepest, layout.hidden(variant, setting))
+        for layer in range(1, layout.hidden(variant, setting) + 1):
+            for at, (step, percent) in enumerate(
+                zip(steps, _percentages(layout, variant, setting, layer), strict=True)
+            ):
+                row = {"variant": variant, "layer": layer, "at": at, "step": step, "percents": theme.packed(percent)}
+                table.append(row)
+    width = (HIGH - LOW) / BINS
+    marks = theme.without_shape(theme.series(layout.variants, layout.reference))
+    base = alt.Chart(theme.rows(pd.DataFrame(table))).transform_filter(
+        "datum.layer == layer && datum.at == measurement"
+    )
+    line = (
+        base.transform_calculate(
+            activation=f"sequence({LOW + width / 2}, {HIGH}, {width})", percent=theme.unpacked("percents")
+        )
+        .transform_flatten(["activation", "percent"])
+        .transform_filter(f"datum.percent >= {SMALLEST}")
+        .mark_line(interpolate="step", strokeWidth=2)
+        .encode(
+            x=alt.X("activation:Q", title="activation", scale=alt.Scale(domain=[LOW, HIGH], nice=False)),
+            y=alt.Y("percent:Q", **theme.log_axis("activations per bin, %", (SMALLEST, 100))),
+            **marks,
+            opacity=theme.emphasis(),
+            tooltip=[
+                alt.Tooltip("variant:N"),
+                alt.Tooltip("activation:Q", title="activation, middle of the bin", format=".3f"),
+                alt.Tooltip("percent:Q", title="%", format=".3~g"),
+            ],
+        )
+        .add_params(
+            theme.shown(),
+            charts.slider("layer", 1, deepest, 1, "hidden layer"),
+            charts.slider("measurement", 0, last, 0, "time, 0 is before training"),
+        )
+        .properties(name="curves")
+    )
+    text = (
+        base.transform_aggregate(step="max(step)")
+        .mark_text(align="right", baseline="top")
+        .transform_calculate(label="datum.step == null ? '' : 'before step ' + format(datum.step, ',')")
+    )
+    return charts.panel(
+        [line, text.encode(x=alt.value("width"), y=alt.value(0), text="label:N")], layout.named(setting)
+    )
+
+
+def histogram_strip(layout: Layout, setting: str, *, place: int) -> Any:
+    """Activations of one variant over all of training: each column is a histogram. A slider chooses the layer."""
+    variant = with_histograms(layout, setting)[place]
+    steps = layout.tensor(variant, setting, "step").tolist()
+    ends = [*steps[1:], steps[-1] + (steps[-1] - steps[-2] if len(steps) > 1 else 1)]
+    table = []
+    for layer in range(1, layout.hidden(variant, setting) + 1):
+        for step, end, percent in zip(steps, ends, _percentages(layout, variant, setting, layer), strict=True):
+            table.append({"layer": layer, "step": step, "end": end, "percents": theme.packed(percent)})
+    width = (HIGH - LOW) / BINS
+    scale = alt.Scale(scheme=theme.SCHEME, type="log", domain=[SMALLEST, 60], clamp=True)
+    chart = (
+        alt.Chart(theme.rows(pd.DataFrame(table)), name="strip")
+        .transform_filter("datum.layer == layer")
+        .transform_calculate(low=f"sequence({LOW}, {HIGH}, {width})", percent=theme.unpacked("percents"))
+        .transform_flatten(["low", "percent"])
+        .transform_calculate(high=f"datum.low + {width}", share=f"max(datum.percent, {SMALLEST})")
+        .mark_rect(x2Offset=0.6, y2Offset=-0.6)  # closes the seams
+        .encode(
+            x=alt.X("step:Q", title="optimiser step", scale=alt.Scale(nice=False)),
+            x2="end:Q",
+            y=alt.Y("low:Q", title="activation", scale=alt.Scale(nice=False)),
+            y2="high:Q",
+            color=alt.Color("share:Q", scale=scale, legend=alt.Legend(title="activations per bin, %", format="~g")),
+            tooltip=[
+                alt.Tooltip("step:Q", format=","),
+                alt.Tooltip("low:Q", title="activation from", format=".3~f"),
+                alt.Tooltip("high:Q", title="to", format=".3~f"),
+                alt.Tooltip("percent:Q", title="%"),
+            ],
+        )
+        .add_params(charts.slider("layer", 1, layout.hidden(variant, setting), 1, "hidden layer"))
+    )
+    return charts.panel([chart], ", ".join(filter(None, [charts.short(variant), layout.named(setting)])))
+
+
+def weights(layout: Layout, setting: str) -> Any:
+    """First-layer weights of ten units of one network, as images. A slider moves through training."""
+    variants = list(dict.fromkeys([*with_histograms(layout, setting), *layout.pair(setting)]))[:2]
+    side = layout.side
+    assert side is not None
+    table, last = [], 0
+    for variant in variants:
+        W = layout.tensor(variant, setting, "layer1/weight").numpy()  # (E + 1, units, side^2)
+        kept = np.unique(np.linspace(0, len(W) - 1, min(len(W), SNAPSHOTS)).round().astype(int))
+        last = max(last, len(kept) - 1)
+        finite = np.abs(W[np.isfinite(W)])
+        bound = max(float(np.quantile(finite, 0.998)) if finite.size else 1.0, 1e-30)
+        for at, epoch in enumerate(kept):
+            label = "as drawn" if not epoch else f"after epoch {epoch}"
+            picture = _picture(W[epoch], side, bound)
+            table.append({"variant": variant, "at": at, "epoch": label, "picture": picture})
+    y = alt.Y("variant:N", sort=variants, title=None, axis=alt.Axis(domain=False, ticks=False, labelLimit=130))
+    base = alt.Chart(theme.rows(pd.DataFrame(table))).transform_filter("datum.at == snapshot")
+    images = (
+        base.mark_image(width=alt.ExprRef("width"), height=60, aspect=False, align="left", smooth=False)
+        .encode(x=alt.value(0), y=y, url="picture:N", tooltip=[alt.Tooltip("variant:N"), alt.Tooltip("epoch:N")])
+        .add_params(charts.slider("snapshot", 0, last, last, "epoch" if last + 1 < SNAPSHOTS else "time"))
+        .properties(name="pictures")
+    )
+    label = base.transform_aggregate(epoch="min(epoch)").mark_text(align="left", baseline="bottom", dy=-2)
+    label = label.encode(x=alt.value(0), y=alt.value(0), text="epoch:N")
+    return charts.panel([images, label], layout.named(setting), 70 * len(variants))
+
+
+def learning_rate(layout: Layout, setting: str, *, rates: LearningRates) -> Any:
+    """Validation accuracy by learning rate with its 95 % band; a ring marks the best rate.
 
     layout: of the runs at the best rates.
     """
-    figure, panels = plotting.panels(layout, "learning rate", "validation accuracy, %")
-    for variant, axes, number, setting in plotting.series(layout, panels):
-        color, line = SERIES[number]["color"], SERIES[number]["linestyle"]
-        if (behind := rates.curves.get((layout.reference, setting))) is not None:
-            axes.plot(behind["rate"], 100 * behind["mean"], color=GREY, linestyle=line, linewidth=0.8)
-        curve, best = rates.curves[variant, setting], rates.best(variant, setting)
-        mean, ci95 = 100 * curve["mean"], 100 * curve["ci95"].fillna(0)
-        axes.plot(curve["rate"], mean, color=color, linestyle=line, marker=".")
-        axes.fill_between(curve["rate"], mean - ci95, mean + ci95, color=color, alpha=0.25, linewidth=0)
-        if not rates.hopeless(variant, setting):
-            axes.plot(best["rate"], 100 * best["mean"], marker="*", markersize=10, color=color, markeredgecolor="white")
-        if lost := rates.diverging(variant, setting):
-            plotting.note(axes, number, setting, f"{lost[0]} of {lost[1]} diverged, from {lost[2]:g} on")
-    everywhere = [value for curve in rates.curves.values() for value in 100 * curve["mean"]]
-    for axes in panels.values():
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter("{x:g}")
-        plotting.stretch_near_100(axes, "y", everywhere)
-    handles = _settings(layout)
-    if len(layout.variants) > 1:
-        handles[f"{plotting.shortened(layout.reference)}, in every panel"] = Line2D([], [], color=GREY, linewidth=0.8)
-    plotting.legend(figure, handles)
-    return figure
+    table = []
+    for variant in _here(layout, setting):
+        best = None if rates.hopeless(variant, setting) else rates.best(variant, setting)["rate"]
+        for row in rates.curves[variant, setting].itertuples():
+            ci95 = None if np.isnan(row.ci95) else row.ci95
+            lost = f", {row.diverged} of {row.replicas} diverged" if row.diverged else ""
+            found = {
+                "variant": variant,
+                "rate": row.rate,
+                "y": theme.error(row.mean),
+                **charts.accuracy_interval(row.mean, ci95),
+            }
+            found |= {"value": charts.percent(row.mean, ci95) + lost, "best": row.rate == best}
+            table.append(found)
+    frame, title = pd.DataFrame(table), "validation accuracy, %"
+    axis = theme.accuracy_axis(title)
+    chart = _lines(
+        frame, layout, setting, x="rate", x_title="learning rate", y=axis, tooltip=title, dots=True, log_x=True
+    )
+    ring = (
+        alt.Chart(theme.rows(frame[frame["best"]]))
+        .mark_point(size=160, strokeWidth=2)
+        .encode(
+            x="rate:Q",
+            y="y:Q",
+            color=theme.series(layout.variants, layout.reference)["color"],
+            opacity=theme.emphasis(),
+        )
+    )
+    return chart + ring
 
 
-def learning_rate_map(layout: Layout, rates: LearningRates) -> Figure:
-    """Validation accuracy in per cent by variant and learning rate, one map per setting. layout: as `learning_rate`."""
-    columns = {rate: x for x, rate in enumerate(rates.rates)}
-    height = 0.9 + (0.27 * len(layout.variants) + 0.3) * len(layout.settings)
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    grid = figure.subplots(len(layout.settings), 1, squeeze=False)[:, 0]
-    norm = plotting.norm_near_100([value for curve in rates.curves.values() for value in 100 * curve["mean"]])
-    for axes, setting in zip(grid, layout.settings, strict=True):
-        ranked = layout.ranking(setting)
-        percent = np.full((len(ranked), len(columns)), np.nan)
-        for y, variant in enumerate(ranked):
-            best = None if rates.hopeless(variant, setting) else rates.best(variant, setting)["run"]
-            for row in rates.curves[variant, setting].itertuples():
-                x = columns[row.rate]
-                percent[y, x] = 100 * row.mean
-                lost = f"\n{row.diverged} of {row.replicas}" if row.diverged else ""
-                color = "white" if norm(percent[y, x]) < 0.6 else "black"
-                if len(columns) <= MOST_NUMBERS:
-                    place = {"ha": "center", "va": "center", "linespacing": 0.9}
-                    axes.text(x, y, f"{percent[y, x]:.1f}{lost}", color=color, fontsize=6, **place)
-                if row.run == best:
-                    axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=1.8))
-        image = axes.imshow(percent, cmap=SHADES, norm=norm, aspect="auto")
-        axes.grid(visible=False)
-        axes.set_yticks(range(len(ranked)), [plotting.shortened(variant, 40) for variant in ranked])
-        every = ceil(len(columns) / MOST_NUMBERS)
-        axes.set_xticks(range(0, len(columns), every), [f"{rate:g}" for rate in rates.rates[::every]])
-        axes.set_title(plotting.titled("validation accuracy, %", setting))
-        axes.set_xlabel("learning rate")
-    figure.colorbar(image, ax=list(grid), pad=0.01)
-    return figure
+def learning_rate_map(layout: Layout, setting: str, *, rates: LearningRates) -> Any:
+    """Validation accuracy in per cent by variant and learning rate; a frame marks each variant's best."""
+    table = []
+    for variant in layout.ranking(setting):
+        best = None if rates.hopeless(variant, setting) else rates.best(variant, setting)["run"]
+        for row in rates.curves[variant, setting].itertuples():
+            cell = {"y": variant, "x": f"{row.rate:g}", "accuracy": row.mean, "best": row.run == best}
+            table.append(cell | {"diverged": row.diverged, "replicas": row.replicas})
+    columns = [f"{rate:g}" for rate in rates.rates]
+    view = swept.Map("learning rate", "", columns, layout.ranking(setting), pd.DataFrame(table))
+    return charts.heat_map(view, layout.named(setting), "validation accuracy, %")
 
 
-def overview(layout: Layout) -> Figure:
-    """The deepest setting at a glance: scale of activations per layer, and accuracy by size of the first gradient."""
-    setting = max(layout.settings, key=layout.deepest)
-    size = {v: layout.first_gradient(v, s) for v, s in layout.run if s == setting}
-    figure = Figure(figsize=(WIDTH, 1.3 + 0.24 * len(size)), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    ends, everywhere = {}, []
-    ordered = sorted(size, key=lambda v: size[v])
-    for y, variant in enumerate(ordered):
-        found = layout.layers(variant, setting, "act_std")
-        drawn = found[found["mean"].between(*SEEN)]
-        dark = {"color": "black", "zorder": 3} if variant == layout.reference else {"color": GREY}
-        left.plot(found["layer"], found["mean"], marker=".", **dark)
-        if len(drawn):
-            gone = len(drawn) < len(found)
-            name = plotting.shortened(variant, 40) + (f", {plotting.beyond(found['mean'].iloc[-1])}" if gone else "")
-            ends[name] = (drawn["layer"].iloc[-1], drawn["mean"].iloc[-1])
-        accuracies = 100 * layout.replicas(variant, setting, "test/accuracy")
-        alive = 100 * layout.survivors(variant, setting, "test/accuracy")
-        right.plot(accuracies, y + np.linspace(-0.2, 0.2, len(accuracies)), "o", color=GREY, markersize=3)
-        right.plot(alive.mean() if len(alive) else np.nan, y, "o", color=SERIES[0]["color"], markersize=6)
-        everywhere += [*accuracies]
-    plotting.log_scale([left])
-    low, high = left.get_ylim()
-    left.set_ylim(max(low, SEEN[0]), min(high, 2 * SEEN[1]))
-    if ends:
-        plotting.label_ends(left, ends)
-    plotting.stretch_near_100(right, "x", everywhere)
-    plotting.whole_ticks(left, layout.deepest(setting))
-    right.set_yticks(range(len(size)), [f"{plotting.wrapped(v)}  {plotting.power_of_ten(size[v])}" for v in ordered])
-    left.set_title(plotting.titled("std of activations, by hidden layer", setting))
-    right.set_title("test accuracy, %, by std of the first dL/dW")
-    return figure
+def by_value(view: "swept.Curves | swept.Map") -> Any:
+    """Test accuracy over a number that was swept, a line per rest; or a map over two things that were swept."""
+    if isinstance(view, swept.Map):
+        return charts.heat_map(view, "", "test accuracy, %")
+    variants = list(dict.fromkeys(view.table["variant"]))
+    table = [
+        {"variant": row.variant, "x": row.x, "y": theme.error(row.mean), **charts.accuracy_interval(row.mean, row.ci95)}
+        | {"value": charts.percent(row.mean, row.ci95) + row.lost}
+        for row in view.table.itertuples()
+    ]
+    axis = theme.accuracy_axis("test accuracy, %")
+    reference = "kaiming" if "kaiming" in variants else variants[0]
+    options: dict[str, Any] = {"x": "x", "x_title": view.x, "y": axis, "tooltip": "test accuracy", "dots": True}
+    return charts.lines(pd.DataFrame(table), variants, reference, "", log_x=view.log, **options)
 
 
-def by_depth(layout: Layout, name: str, label: str, limits: tuple[float, float], *, log: bool) -> Figure:
-    """A statistic of each hidden layer at step 0: dots with 95 % intervals over replicas, and theory as a line.
-
-    limits: the largest range of the axis. Values beyond it are written instead of drawn.
-    """
-    figure, panels = plotting.panels(layout, "hidden layer", label)
-    low, high = limits
-    for variant, axes, number, setting in plotting.series(layout, panels):
-        style = SERIES[number]
-        found = layout.gradients(variant, setting) if name == "delta_std" else layout.layers(variant, setting, name)
-        x = found["layer"] + 0.18 * number
-        line = {"linestyle": style["linestyle"]} if len(found) > 1 else {"marker": "_", "markersize": 9}
-        axes.plot(x, found["theory"], color=style["color"], **line)
-        drawn = found["mean"].between(low, high)
-        intervals = found["ci95"][drawn].fillna(0)
-        dots = {"fmt": style["marker"], "color": style["color"], "markeredgecolor": "white", "markeredgewidth": 0.5}
-        axes.errorbar(x[drawn], found["mean"][drawn], intervals, elinewidth=1, markersize=3.5, **dots)
-        if not drawn.all():
-            beyond = found["mean"][~drawn].iloc[-1 if name != "delta_std" else 0]
-            plotting.note(axes, number, setting, plotting.beyond(beyond))
-    if log:
-        plotting.log_scale(panels.values())
-    for axes in panels.values():
-        plotting.whole_ticks(axes, layout.deepest())
-        bottom, top = axes.get_ylim()
-        axes.set_ylim(max(low, bottom), min(high, top))
-    handles = {}
-    for style, setting in zip(SERIES, layout.settings, strict=False):
-        prefix = f"{plotting.shortened(setting)}: " if setting else ""
-        handles[f"{prefix}theory, wide layers"] = Line2D([], [], color=style["color"], linestyle=style["linestyle"])
-        handles[f"{prefix}measured, 95 %"] = Line2D([], [], color=style["color"], linestyle="", marker=style["marker"])
-    plotting.legend(figure, handles)
-    return figure
-
-
-def curves(layout: Layout, name: str, label: str) -> Figure:
-    """A metric over training with its 95 % band, and the reference behind it in grey."""
-    figure, panels = plotting.panels(layout, "thousand steps", label)
-    scale = 100 if name == "val/accuracy" else 1
-    for variant, axes, number, setting in plotting.series(layout, panels):
-        color, line = SERIES[number]["color"], SERIES[number]["linestyle"]
-        if (layout.reference, setting) in layout.run:
-            behind = layout.steps(layout.reference, setting, name)
-            axes.plot(behind["step"] / 1000, scale * behind["mean"], color=GREY, linestyle=line, linewidth=0.8)
-        found = layout.steps(variant, setting, name)
-        x, mean, ci95 = found["step"] / 1000, scale * found["mean"], scale * found["ci95"].fillna(0)
-        axes.plot(x, mean, color=color, linestyle=line)
-        axes.fill_between(x, mean - ci95, mean + ci95, color=color, alpha=0.25, linewidth=0)
-        if diverged := layout.diverged(variant, setting):
-            replicas = len(layout.replicas(variant, setting, name))
-            plotting.note(axes, number, setting, f"{diverged} of {replicas} diverged", top=scale == 1)
-    if scale == 100:
-        everywhere = [v for key in layout.run for v in 100 * layout.steps(*key, name)["mean"]]
-        for axes in panels.values():
-            plotting.stretch_near_100(axes, "y", everywhere)
+def search(found: Search) -> Any:
+    """Validation accuracy of every run against the number that was searched; with two numbers, it is the colour."""
+    table = found.runs.assign(
+        error=theme.error(found.runs["mean"]),
+        value=[charts.percent(row.mean, row.ci95) for row in found.runs.itertuples()],
+        trial=[found.label(run) for run in found.runs["run"]],
+    )
+    table = table.rename(columns={key: f"key{number}" for number, key in enumerate(found.keys)})
+    low, high = zip(*(charts.accuracy_ends(row.mean, row.ci95) for row in table.itertuples()), strict=True)
+    table = table.assign(low=low, high=high)
+    columns = [*(f"key{number}" for number in range(len(found.keys))), "error", "low", "high", "value", "trial", "run"]
+    data = theme.rows(table[columns])
+    x = alt.X("key0:Q", title=found.keys[0], scale=charts.spread(table["key0"]))
+    tooltip = [alt.Tooltip("trial:N"), alt.Tooltip("value:N", title="validation accuracy")]
+    accuracy = theme.accuracy_axis("validation accuracy, %")
+    if len(found.keys) == 1:
+        y = alt.Y("error:Q", **accuracy)
+        color: Any = alt.value(theme.COLORS[0])
     else:
-        plotting.log_scale(panels.values())
-    handles = _settings(layout)
-    if len(layout.variants) > 1:
-        handles[f"{plotting.shortened(layout.reference)}, in every panel"] = Line2D([], [], color=GREY, linewidth=0.8)
-    plotting.legend(figure, handles)
-    return figure
+        y = alt.Y("key1:Q", title=found.keys[1], scale=charts.spread(table["key1"]))
+        worst = float(np.quantile(table["error"], 0.75))  # most colours are for the better runs
+        domain = [min(worst, float(table["error"].max())), float(table["error"].min())]
+        scale = alt.Scale(scheme=theme.SCHEME, type="log", domain=domain, clamp=True)
+        legend = alt.Legend(title="validation accuracy, %", labelExpr="format(100 - datum.value, '.4~f')")
+        color = alt.Color("error:Q", scale=scale, legend=legend)
+    layers = [
+        alt.Chart(data, name="trials")
+        .mark_point(filled=True, size=70, opacity=1, stroke=theme.INK, strokeWidth=0.5)
+        .encode(x=x, y=y, color=color, tooltip=tooltip)
+        .add_params(theme.zoom())
+    ]
+    if len(found.keys) == 1:
+        layers.insert(0, alt.Chart(data).mark_rule().encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=color))
+    for name, run, shape in [("first", found.first, "square"), ("best", found.best, "circle")]:
+        ring = alt.Chart(theme.rows(table[columns][table["run"] == run["run"]]))
+        ring = ring.mark_point(size=220, shape=shape, strokeWidth=2, color=theme.MARKED).encode(x=x, y=y)
+        text = alt.Chart(theme.rows(table[columns][table["run"] == run["run"]]))
+        text = text.mark_text(align="left", dx=10, dy=-8).encode(x=x, y=y, text=alt.value(name))
+        layers += [ring, text]
+    return alt.layer(*layers).properties(width=theme.WIDTH, height=theme.HEIGHT)
 
 
-def final_accuracy(layout: Layout) -> Figure:
-    """Test accuracy: every replica, mean and interval. Beside it, the paired difference from the reference."""
-    height = 0.6 + 0.26 * len(layout.variants)
-    figure = Figure(figsize=(WIDTH, 0.4 + height * len(layout.settings)), layout="constrained")
-    rows = figure.subplots(len(layout.settings), 2, squeeze=False)
-    for (left, right), style, setting in zip(rows, SERIES, layout.settings, strict=False):
-        ranked = layout.ranking(setting)[::-1]
-        best = layout.replicas(ranked[-1], setting, "test/accuracy").mean()
-        dots = {"fmt": style["marker"], "color": style["color"], "capsize": 3}
-        for y, variant in enumerate(ranked):
-            values = 100 * layout.survivors(variant, setting, "test/accuracy")
-            if lost := layout.diverged(variant, setting):
-                text = f"{lost} of {lost + len(values)} diverged"
-                right.text(0.01, y, text, transform=right.get_yaxis_transform(), va="center", fontsize=7)
-            if not len(values):
-                continue
-            mean, ci95 = mean_ci95(values)
-            if mean < 100 * best - 8:  # points this far off would squeeze the rest together
-                text = f"\N{BLACK LEFT-POINTING TRIANGLE} {mean:.1f}" + (f" ± {ci95:.1f}" if ci95 is not None else "")
-                left.text(0.01, y, text, transform=left.get_yaxis_transform(), va="center")
-                difference = layout.difference(variant, setting, "test/accuracy")
-                if difference is not None:
-                    text = f"\N{BLACK LEFT-POINTING TRIANGLE} {100 * difference[0]:.1f} ± {100 * difference[1]:.1f}"
-                    right.text(0.01, y, text, transform=right.get_yaxis_transform(), va="center")
-                continue
-            left.plot(values, y + np.linspace(-0.22, 0.22, len(values)), "o", color=GREY, markersize=2.5)
-            left.errorbar(mean, y, xerr=ci95, markersize=5, **dots)
-            difference = layout.difference(variant, setting, "test/accuracy")
-            if difference is not None:
-                right.errorbar(100 * difference[0], y, xerr=100 * difference[1], **dots)
-        for axes in (left, right):
-            axes.set_yticks(range(len(ranked)), [plotting.wrapped(variant) for variant in ranked])
-            axes.set_ylim(-0.6, len(ranked) - 0.4)
-        right.axvline(0, color="#555555", linewidth=0.8)
-        left.set_title(f"{plotting.shortened(setting)}: test accuracy, %" if setting else "test accuracy, %")
-        right.set_title(f"minus {plotting.shortened(layout.reference)}, paired by replica, percentage points")
-    return figure
-
-
-def histograms(layout: Layout, setting: str) -> Figure:
-    """Activations over training, one strip per layer: the reference beside a variant with another shift."""
-    pair = [*layout.pair(setting), *(variant for variant, s in layout.run if s == setting)]
-    chosen = [variant for variant in dict.fromkeys(pair) if layout.hidden(variant, setting)][:2]
-    layers = max(layout.hidden(variant, setting) for variant in chosen)
-    figure = Figure(figsize=(WIDTH, 0.7 + 1.05 * layers), layout="constrained")
-    grid = figure.subplots(layers, len(chosen), squeeze=False, sharex=True, sharey=True)
-    edges = np.linspace(LOW, HIGH, BINS + 1)
-    for column, variant in zip(grid.T, chosen, strict=True):
-        steps = layout.tensor(variant, setting, "step").numpy() / 1000  # (T,)
-        every = steps[1] - steps[0] if len(steps) > 1 else 1.0
-        for layer, axes in enumerate(column[: layout.hidden(variant, setting)], start=1):
-            counts = layout.tensor(variant, setting, f"layer{layer}/histogram").numpy()  # (T, bins)
-            percent = 100 * counts.T / np.maximum(counts.sum(1), 1)
-            colors = {"cmap": SHADES, "norm": "log", "vmin": 0.01, "vmax": 60}
-            mesh = axes.pcolormesh(np.append(steps, steps[-1] + every), edges, percent, rasterized=True, **colors)
-            axes.set_facecolor(SHADES(0.0))
-            axes.grid(visible=False)
-            axes.set_ylabel(f"layer {layer}")
-        column[0].set_title(plotting.wrapped(plotting.titled(variant, setting)))
-        column[-1].set_xlabel("thousand steps")
-    figure.colorbar(mesh, ax=grid, label="% of activations", shrink=min(1, 3 / layers), pad=0.01)
-    return figure
-
-
-def saturated(layout: Layout) -> Figure:
-    """Share of saturated pre-activations over training, one line per layer. The first layer is the darkest."""
-    figure, panels = plotting.panels(layout, "thousand steps", "saturated, %")
-    for variant, axes, number, setting in plotting.series(layout, panels):
-        layers = layout.hidden(variant, setting)
-        for layer in range(1, layers + 1):
-            found = layout.steps(variant, setting, f"layer{layer}/saturated_fraction")
-            color = SHADES(0.9 * (layer - 1) / (layers - 1)) if layers > 1 else DARK
-            line = SERIES[number]["linestyle"]
-            axes.plot(found["step"] / 1000, 100 * found["mean"], color=color, linestyle=line, linewidth=1)
-        if np.isfinite(layout.dead(variant, setting)):
-            plotting.note(axes, number, setting, f"{100 * layout.dead(variant, setting):.0f} % dead")
-        axes.set_ylim(0, 100)
-    handles = _settings(layout, DARK)
-    if layout.deepest() > 1:
-        handles["layer 1"] = Line2D([], [], color=SHADES(0.0))
-        handles[f"layer {layout.deepest()}"] = Line2D([], [], color=SHADES(0.9))
-    plotting.legend(figure, handles)
-    return figure
-
-
-def weights(layout: Layout, side: int) -> Figure:
-    """The first layer's weights of a few units as side x side images: as drawn above, as trained below."""
-    setting = layout.settings[0]
-    here = [variant for variant in layout.variants if (variant, setting) in layout.run]
-    rows = ceil(len(here) / 2)
-    figure = Figure(figsize=(WIDTH, 0.3 + 1.15 * rows), layout="constrained")
-    grid = figure.subplots(rows, 2, squeeze=False)
-    for axes in grid.flat:
-        axes.axis("off")
-    for axes, variant in zip(grid.flat, here, strict=False):
-        W = layout.tensor(variant, setting, "layer1/weight").numpy()  # (2, units, side^2)
-        tiles = W.reshape(2, -1, side, side).transpose(0, 2, 1, 3).reshape(2 * side, -1)
-        bound = np.quantile(np.abs(W[np.isfinite(W)]), 0.998)
-        axes.imshow(tiles, cmap="gray", vmin=-bound, vmax=bound, interpolation="nearest")
-        for unit in range(1, W.shape[1]):
-            axes.axvline(unit * side - 0.5, color="white", linewidth=1)
-        axes.axhline(side - 0.5, color="white", linewidth=2)
-        axes.set_title(plotting.titled(variant, setting))
-    return figure
-
-
-def lesson_intervals(lesson: pd.DataFrame) -> Figure:
+def lesson_intervals(lesson: pd.DataFrame) -> Any:
     """The printed numbers on the central 99 % intervals of our draws, each row scaled to its own interval."""
-    rows = list(lesson[lesson["low"].notna()].iloc[::-1].itertuples())
-    figure = Figure(figsize=(WIDTH, 0.8 + 0.24 * len(rows)), layout="constrained")
-    axes = figure.subplots()
+    rows = lesson.assign(number=range(1, len(lesson) + 1))
+    rows = rows[rows["low"].notna()].reset_index(drop=True)
+    centre, half = (rows["low"] + rows["high"]) / 2, (rows["high"] - rows["low"]) / 2
     edge = 1.6
-    blue, orange = SERIES[0]["color"], SERIES[1]["color"]
-    interval: dict[str, Any] = {"color": blue, "linewidth": 4, "alpha": 0.35, "solid_capstyle": "butt"}
-    mean: dict[str, Any] = {"marker": "|", "color": blue, "markersize": 9, "markeredgewidth": 1.6, "linestyle": ""}
-    theory: dict[str, Any] = {"marker": "d", "color": orange, "markersize": 5, "linestyle": ""}
-    printed: dict[str, Any] = {"color": "black", "markersize": 4.5, "linestyle": ""}
-    for y, row in enumerate(rows):
-        centre, half = (row.low + row.high) / 2, (row.high - row.low) / 2
-        axes.plot([-1, 1], [y, y], **interval)
-        axes.plot((float(row.ours) - centre) / half, y, **mean)
-        if pd.notna(row.theory):
-            axes.plot((float(row.theory) - centre) / half, y, **theory)
-        x = (float(row.printed) - centre) / half
-        marker = "o" if abs(x) <= edge else (">" if x > 0 else "<")
-        fill = "full" if row.verdict == "inside" else "none"
-        axes.plot(np.clip(x, -edge, edge), y, marker=marker, fillstyle=fill, **printed)
-    labels = [f"{row.source}  {row.quantity if row.source == 'C' else row.expression}" for row in rows]
-    numbers = [f"{row.printed}  in  {row.low:.4g} … {row.high:.4g}" for row in rows]
-    _label_both_sides(axes, labels, numbers)
-    axes.set_xticks([-1, 0, 1], ["0.5 %", "middle", "99.5 %"])
-    axes.set_xlim(-edge - 0.1, edge + 0.1)
-    handles = {"printed": Line2D([], [], marker="o", **printed), "theory": Line2D([], [], **theory)}
-    handles |= {"mean of our draws": Line2D([], [], **mean), "central 99 %": Line2D([], [], **interval)}
-    plotting.legend(figure, handles)
-    return figure
+
+    def place(column: str) -> pd.Series:
+        return ((pd.to_numeric(rows[column], errors="coerce") - centre) / half).clip(-edge, edge)
+
+    table = pd.DataFrame(
+        {
+            "row": [
+                f"{row.number}. {row.quantity if row.source == 'C' else row.expression}" for row in rows.itertuples()
+            ],
+            **{name: place(name) for name in ("printed", "ours", "theory")},
+            "verdict": rows["verdict"],
+            "numbers": [f"{row.printed} in {row.low:.4g} … {row.high:.4g}" for row in rows.itertuples()],
+            "low": -1.0,
+            "high": 1.0,
+        }
+    )
+    y = alt.Y("row:N", sort=list(table["row"]), title=None, axis=alt.Axis(labelLimit=theme.WIDE, grid=False))
+    label = "datum.value == -1 ? '0.5 %' : datum.value == 1 ? '99.5 %' : 'middle'"
+    axis = alt.Axis(values=[-1, 0, 1], labelExpr=label, title="central 99 % of our draws")
+    x: dict[str, Any] = {"scale": alt.Scale(domain=[-edge - 0.1, edge + 0.1]), "axis": axis}
+    tooltip = [alt.Tooltip("row:N", title="number"), alt.Tooltip("numbers:N", title="printed"), "verdict:N"]
+    long = table.melt(["row", "numbers", "verdict"], ["ours", "theory", "printed"], "what", "x").dropna(subset="x")
+    long["what"] = long["what"].map({"ours": "mean of our draws", "theory": "theory", "printed": "printed"})
+    domain = ["printed", "theory", "mean of our draws"]
+    shapes = alt.Scale(domain=domain, range=["circle", "diamond", "stroke"])
+    colors = alt.Scale(domain=domain, range=[theme.INK, theme.COLORS[1], theme.COLORS[0]])
+    open_outside = alt.when("datum.what == 'printed' && datum.verdict == 'outside'").then(alt.value(0))
+    layers = [
+        alt.Chart(theme.rows(table), name="intervals")
+        .mark_rule(strokeWidth=6, color=theme.COLORS[0], opacity=0.3)
+        .encode(x=alt.X("low:Q", **x), x2="high:Q", y=y),
+        alt.Chart(theme.rows(long))
+        .mark_point(size=55, strokeWidth=2, angle=0)
+        .encode(
+            x=alt.X("x:Q", **x),
+            y=y,
+            shape=alt.Shape("what:N", scale=shapes, legend=alt.Legend(title=None)),
+            color=alt.Color("what:N", scale=colors, legend=alt.Legend(title=None)),
+            fill=alt.Fill("what:N", scale=colors, legend=alt.Legend(title=None)),
+            fillOpacity=open_outside.otherwise(alt.value(1)),
+            tooltip=tooltip,
+        ),
+    ]
+    return alt.layer(*layers).properties(width=theme.WIDTH, height=17 * len(table))
 
 
-def _label_both_sides(axes: Axes, left: list[str], right: list[str]) -> None:
-    """Labels rows 0, 1, ... on the left and on the right."""
-    for side, labels in ((axes, left), (axes.twinx(), right)):
-        side.set_yticks(range(len(labels)), labels, fontsize=7)
-        side.set_ylim(-0.7, len(labels) - 0.3)
-        side.tick_params(axis="y", length=0)
-        side.grid(visible=False, axis="y")
-        side.spines[["left", "bottom"]].set_visible(False)
+def _lines(table: pd.DataFrame, layout: Layout, setting: str, **options: Any) -> Any:
+    return charts.lines(table, layout.variants, layout.reference, layout.named(setting), **options)
 
 
-def _settings(layout: Layout, color: str | None = None) -> dict[str, Line2D]:
-    """Returns a legend of the settings' lines; an empty one if there is a single setting."""
-    if layout.settings == [""]:
-        return {}
-    return {
-        plotting.shortened(setting): Line2D([], [], color=color or style["color"], linestyle=style["linestyle"])
-        for style, setting in zip(SERIES, layout.settings, strict=False)
-    }
+def _compared(layout: Layout, setting: str, name: str) -> pd.DataFrame:
+    """Returns variant, layer, y (measured), low, high, value, theory of each hidden layer before the first step."""
+    found = []
+    for variant in _here(layout, setting):
+        if layout.hidden(variant, setting):
+            layers = (
+                layout.gradients(variant, setting) if name == "delta_std" else layout.layers(variant, setting, name)
+            )
+            found.append(layers.assign(variant=variant))
+    if not found:
+        return pd.DataFrame(columns=["variant", "layer", "y", "low", "high", "value", "theory"])
+    table = pd.concat(found, ignore_index=True)
+    ci95 = table["ci95"].fillna(0)
+    value = [charts.number(row.mean, None if np.isnan(row.ci95) else row.ci95) for row in table.itertuples()]
+    table = table.assign(y=table["mean"], low=table["mean"] - ci95, high=table["mean"] + ci95, value=value)
+    return table[["variant", "layer", "y", "low", "high", "value", "theory"]]
+
+
+def _percentages(layout: Layout, variant: str, setting: str, layer: int) -> Iterator[np.ndarray]:
+    """Yields the histogram of a layer's activations in per cent, one per measurement (bins,)."""
+    for counts in layout.tensor(variant, setting, f"layer{layer}/histogram").numpy():
+        yield 100 * counts / max(counts.sum(), 1)
+
+
+def _picture(W: np.ndarray, side: int, bound: float) -> str:
+    """Returns weights (units, side^2) side by side as a PNG's data URL: -bound is black, bound is white."""
+    gap = np.full((len(W), side, 1), bound)
+    tiles = np.concatenate([W.reshape(-1, side, side), gap], axis=2).transpose(1, 0, 2).reshape(side, -1)
+    grey = np.clip(128 + 127 * np.nan_to_num(tiles, nan=0.0, posinf=bound, neginf=-bound) / bound, 0, 255)
+    data = BytesIO()
+    Image.fromarray(grey.astype(np.uint8)).save(data, format="png", optimize=True)
+    return f"data:image/png;base64,{b64encode(data.getvalue()).decode()}"
+
+
+def _here(layout: Layout, setting: str) -> list[str]:
+    return [variant for variant, s in layout.run if s == setting]
+
+
+def with_histograms(layout: Layout, setting: str) -> list[str]:
+    """Returns the two variants whose activations are shown over training."""
+    pair = dict.fromkeys([*layout.pair(setting), *_here(layout, setting)])
+    return [variant for variant in pair if layout.hidden(variant, setting)][:2]

@@ -11,10 +11,12 @@ from torch import Tensor
 from initlab.confidence_intervals import mean_ci95
 from initlab.report import tables
 from initlab.report.learning_rates import KEY, LearningRates, swept_rates
-from initlab.report.search import SCORE, Search, searched
+from initlab.report.search import SCORE, SPACE, Search, searched
 from initlab.tracking.results import Results
 
-MOST_SETTINGS = 4  # in one panel: as many as plotting.SERIES has
+MOST_SETTINGS = 4  # each has figures of its own: if there are more, they become variants
+SEED = "seed"
+NUMBERS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 CHANCE = 0.1  # accuracy of guessing one of ten classes: of runs that do not record it
 ACCURACY = "test/accuracy"
 ONE = "all runs", ""  # variant and setting of runs that differ in the learning rate alone
@@ -24,15 +26,20 @@ ONE = "all runs", ""  # variant and setting of runs that differ in the learning 
 class Layout:
     """A sweep as the report shows it: its runs arranged as variants by settings, and the numbers of each.
 
-    run: {(variant, setting): name of the run}. There is a panel for each variant; variants are the init schemes, if
-    several were swept, and settings are whatever else differs.  results: of all runs, also of those that are not
-    shown.  starts: means and intervals at step 0, by run.  ends, rows: values of each replica after the last step, and
-    at all steps, by run.  search: the sweep as a search, if it is one; the runs are then its best ones and the first,
-    which is the reference.  rates: the sweep as curves over the learning rate, if it has enough of them; if there are
-    several curves, the run of each is the one at its best rate.  left_out: number of variants that are not shown.
+    recorded: the results as they are recorded.  results: the same, with runs that differ in nothing but their seed
+    pooled into one; also of runs that are not shown.  pooled: {run: the recorded runs it stands for}.  varied: the
+    swept keys that have several values, without the seed.  run: {(variant, setting): name of the run}. Variants are the
+    init schemes, if several were swept, and settings are whatever else differs.  starts: means and intervals at step 0,
+    by run.  ends, rows: values of each replica after the last step, and at all steps, by run.  search: the sweep as a
+    search, if it is one; the runs are then its best ones and the first, which is the reference.  rates: the sweep as
+    curves over the learning rate, if it has enough of them; if there are several curves, the run of each is the one at
+    its best rate.  left_out: number of variants that are not shown.
     """
 
+    recorded: Results
     results: Results
+    pooled: dict[str, list[str]]
+    varied: list[str]
     run: dict[tuple[str, str], str]
     starts: pd.DataFrame
     ends: dict[str, pd.DataFrame]
@@ -55,6 +62,18 @@ class Layout:
     def reference(self) -> str:
         """The variant that others are compared with: `kaiming`, if it is there."""
         return "kaiming" if "kaiming" in self.variants else self.variants[0]
+
+    def named(self, setting: str) -> str:
+        """Returns the setting as a title, "eight hidden layers" if that says it all; nothing if it is the only one."""
+        if len(self.settings) == 1:
+            return ""
+        depths = {s: {self.hidden(v, here) for v, here in self.run if here == s} for s in self.settings}
+        alike = all(len(found) == 1 for found in depths.values())
+        if not alike or len({min(found) for found in depths.values()}) < len(depths):
+            return setting
+        depth = min(depths[setting])
+        number = NUMBERS[depth] if depth < len(NUMBERS) else str(depth)
+        return f"{number} hidden {'layer' if depth == 1 else 'layers'}"
 
     @property
     def inputs(self) -> int:
@@ -98,7 +117,7 @@ class Layout:
         return replace(self, run=run, search=None)
 
     def config(self, variant: str, setting: str) -> dict[str, Any]:
-        """Returns the run's configuration, resolved."""
+        """Returns the run's configuration, resolved; of pooled runs the first one's, with `seed` a list of all."""
         return self.results.runs[self.run[variant, setting]]["config"]
 
     def tensor(self, variant: str, setting: str, name: str) -> Tensor:
@@ -133,6 +152,19 @@ class Layout:
     def diverged(self, variant: str, setting: str) -> int:
         """Returns how many replicas end with a validation loss that is infinite or NaN."""
         return int((~np.isfinite(self.replicas(variant, setting, "val/loss"))).sum())
+
+    def accuracy(self, variant: str, setting: str, name: str = ACCURACY) -> str:
+        """Formats an accuracy over the replicas that have not diverged, and how many have: 97.05 ± 0.11 %.
+
+        name: of the metric; by default accuracy on the test images.
+        """
+        alive, lost = self.survivors(variant, setting, name), self.diverged(variant, setting)
+        count = f"{lost} of {lost + len(alive)} diverged"
+        if not len(alive):
+            return count
+        mean, ci95 = mean_ci95(100 * alive)
+        text = f"{mean:.2f}" + (f"{SPACE}±{SPACE}{ci95:.2f}" if ci95 is not None else "") + f"{SPACE}%"
+        return f"{text} ({count})" if lost else text
 
     def ranking(self, setting: str) -> list[str]:
         """Returns the variants by mean test accuracy, best first; for a search, by the score that was searched for."""
@@ -238,9 +270,10 @@ class Layout:
         return self.starts.loc[run], self.results.runs[run]["theory"]
 
 
-def lay_out(results: Results) -> Layout:
+def lay_out(recorded: Results) -> Layout:
     """Arranges the runs of a sweep for its report."""
-    varied = _varied(results)
+    results, pooled = pool_seeds(recorded)
+    varied = [key for key in _varied(results) if key != SEED]
     search = searched(results, varied)
     # Grouped once instead of for each number: a sweep may have thousands of runs.
     first = results.replicas["step"] == results.replicas.groupby("run", sort=False)["step"].transform("first")
@@ -255,7 +288,46 @@ def lay_out(results: Results) -> Layout:
         run = rates.at_best()
     else:
         run = {key: name for name, key in _names(results, varied).items()}
-    return Layout(results, run, starts, ends, rows, search, rates)
+    return Layout(recorded, results, pooled, varied, run, starts, ends, rows, search, rates)
+
+
+def pool_seeds(recorded: Results) -> tuple[Results, dict[str, list[str]]]:
+    """Pools the replicas of runs that differ in nothing but their seed: five seeds of 8 replicas are one run of 40.
+
+    Returns the results, and {run: the recorded runs that it stands for}. A pooled run has the configuration, theory and
+    tensors of its first one, but all replicas, numbered through, and the list of seeds. Its name is what is left of the
+    overrides. Runs that were measured at different steps stay apart.
+    """
+    steps = recorded.replicas.groupby("run", sort=False)["step"].unique()
+    groups: dict[tuple[Any, ...], list[str]] = {}
+    for run, record in recorded.runs.items():
+        rest = tuple((key, value) for key, value in record["overrides"].items() if key != SEED)
+        groups.setdefault((rest, tuple(steps[run]) if SEED in record["overrides"] else run), []).append(run)
+    if all(len(group) == 1 for group in groups.values()):
+        return recorded, {run: [run] for run in recorded.runs}
+    names: dict[str, list[str]] = {}
+    for (rest, _), group in groups.items():
+        name = ",".join(f"{key}={value}" for key, value in rest) or "all seeds"
+        names[group[0] if len(group) == 1 or name in names else name] = group
+    tables_, runs, tensors = [], {}, {}
+    for name, group in names.items():
+        records = [recorded.runs[run] for run in group]
+        config = records[0]["config"]
+        if len(group) > 1:
+            counts = [record["config"]["replicas"] for record in records]
+            config = config | {"replicas": sum(counts), SEED: [record["config"][SEED] for record in records]}
+        runs[name] = records[0] | {"config": config}
+        tensors[name] = recorded.tensors[group[0]]
+        first = 0
+        for run in group:
+            rows = recorded.replicas[recorded.replicas["run"] == run]
+            tables_.append(rows.assign(run=name, replica=rows["replica"] + first))
+            first += recorded.runs[run]["config"]["replicas"]
+    replicas = pd.concat(tables_, ignore_index=True)
+    order = pd.Categorical(replicas["run"], categories=[*names])
+    replicas = replicas.iloc[np.lexsort((replicas["replica"], replicas["step"], order.codes))]
+    replicas = replicas.drop(columns=SEED, errors="ignore").reset_index(drop=True)
+    return Results(replicas, runs, tensors), names
 
 
 def _names(results: Results, varied: list[str]) -> dict[str, tuple[str, str]]:

@@ -54,7 +54,7 @@ class Search(NamedTuple):
 
 def searched(results: Results, varied: list[str]) -> Search | None:
     """Returns the sweep as a search, if everything that varies in it is a number other than the seed."""
-    values = {run: [_number(record["overrides"].get(key)) for key in varied] for run, record in results.runs.items()}
+    values = {run: [number(record["overrides"].get(key)) for key in varied] for run, record in results.runs.items()}
     if len(values) < FEWEST or not varied or "seed" in varied or not np.isfinite([*values.values()]).all():
         return None
     numbers = pd.DataFrame(values.values(), columns=varied)
@@ -88,7 +88,7 @@ def told(search: Search) -> Iterator[str]:
     alike = runs[runs["alike"]]
     if len(alike) > 1:
         spans = " and ".join(f"{key} from {alike[key].min():g} to {alike[key].max():g}" for key in search.keys)
-        yield f"Replica by replica {len(alike) - 1} of the others can't be told from it, {spans}."
+        yield f"Replica by replica {len(alike) - 1} of the others do not differ significantly from it, {spans}."
     yield "The best of many is partly luck: a sweep with another seed tells what it is worth."
 
 
@@ -106,7 +106,7 @@ def _alike(ours: np.ndarray, theirs: np.ndarray) -> bool:
     return ci95 is not None and abs(mean) <= ci95
 
 
-def _number(text: str | None) -> float:
+def number(text: str | None) -> float:
     """Returns the number that a text is, or NaN."""
     try:
         return float(text) if text is not None else np.nan

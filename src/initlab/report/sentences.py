@@ -8,48 +8,34 @@ import numpy as np
 import pandas as pd
 
 from initlab.confidence_intervals import mean_ci95
+from initlab.nn import init
 from initlab.report.layout import ACCURACY, Layout, growth
 from initlab.report.learning_rates import LearningRates
-from initlab.report.search import SCORE, SPACE, score, told
+from initlab.report.search import SCORE, SPACE, score
 
 KEPT = 0.9, 1.1  # factors per layer that count as keeping the scale
-LOST = "lost by"
+LOST, GROWN = "shrinks with", "grows with"
 GUESSING = 1 / 9  # share of the way from chance to 100 % that counts as guessing: up to 20 % with ten classes
+VERDICTS = {
+    "better": "significantly better",
+    "worse": "significantly worse",
+    "not told apart": "not significantly different",
+}
 VAGUE = 0.01  # half-width above which a difference of accuracies is inconclusive
 SPELT_OUT = 3  # how many such differences are written out
 SETTLED = 0.93, 1.07  # factors per layer, over the later half of the layers, that count as having settled
 
 
-def lead(layout: Layout) -> str:
-    """Returns the result in a sentence or two per setting."""
-    if layout.search is not None:
-        return " ".join(told(layout.search))
-    sentences = []
-    if layout.rates is not None and layout.at_own_rates:
-        sentences.append(f"Every variant was trained at {_rates(layout.rates)}, and is shown at its best one.")
-    if layout.left_out:
-        shown = len(layout.variants)
-        sentences.append(f"Of {shown + layout.left_out} variants the {shown} best are shown; comparison.csv has all.")
-    for setting in layout.settings:
-        ranked = layout.ranking(setting)
-        found = verdicts(layout, setting)["not told apart"]
-        same = [variant for variant in found if not vague(layout, variant, setting)]
-        if same:
-            reference = f"{layout.reference}, at {accuracy(layout, layout.reference, setting)} of the test images"
-            sentences.append(_with(setting, f"{_count(len(same), 'variant')} can't be told from {reference}."))
-            opening = "Best is"
-        else:
-            opening = _with(setting, "Best is")
-        best, last = (f"{variant}, {accuracy(layout, variant, setting)}" for variant in (ranked[0], ranked[-1]))
-        sentences.append(f"{opening} {best}" + (f"; last is {last}." if len(ranked) > 1 else "."))
-        few = [variant for variant in found if variant not in same]
-        if len(few) > SPELT_OUT:
-            sentences.append(f"Replicas are too few to tell {len(few)} variants from {layout.reference}.")
-            continue
-        for variant in few:
-            gap = points(layout.difference(variant, setting, ACCURACY))
-            sentences.append(f"Replicas are too few to tell {variant} from {layout.reference}: {gap} points.")
-    return " ".join(sentences)
+def where(layout: Layout, setting: str) -> str:
+    """Returns words for a setting: "With eight hidden layers"; nothing if it is the only one."""
+    named = layout.named(setting)
+    return f"With {named}" if named else ""
+
+
+def sentence(layout: Layout, setting: str, text: str) -> str:
+    """Puts the setting before a text, if there are several settings, and makes a sentence of it."""
+    place = where(layout, setting)
+    return f"{place}, {text}." if place else f"{text[:1].upper()}{text[1:]}."
 
 
 def method(layout: Layout) -> list[str]:
@@ -65,40 +51,54 @@ def method(layout: Layout) -> list[str]:
     losses = _same(config["loss"]["_target_"].rpartition(".")[2] for config in configs)
     paired = all(layout.paired(variant, setting) for variant, setting in layout.run)
     batches = (
-        "Replica r of every run sees the same batches in the same order, and where schemes scale one another's draws "
-        "it starts from the same random numbers: runs are compared replica by replica."
+        " Replica r of every run sees the same batches in the same order, and where schemes scale one another's draws "
+        "it starts from the same random numbers, so runs are compared replica by replica."
         if paired
-        else "Runs of different seeds or data are not paired, and their difference has no interval."
+        else " Runs with different seeds or data are not paired, and their difference has no interval."
     )
+    seeds = sorted({len(group) for group in layout.pooled.values()})
+    pooled = f" Each variant pools the replicas of {_same(seeds)} seeds." if seeds[-1] > 1 else ""
     return [
-        f"{_count(len(layout.variants), 'variant')}, {_count(len(runs), 'run')} of "
-        f"{_same(_count(c['replicas'], 'replica') for c in runs)}: {total} networks, each replica of a run from a "
-        f"draw of its own. Widths: {widths}.{f' {batches}' if len(configs) > 1 else ''}",
-        f"Data: {_same(c['data']['folder'].rpartition('/')[2] for c in configs)}; loss {losses}; {optimizers}, "
-        f"learning rate {_same(c['optimizer'].get('lr', 'its default') for c in configs)}, batches of "
-        f"{_same(c['data']['batch_size'] for c in configs)}, "
-        f"{_same(_count(c['trainer']['max_epochs'], 'epoch') for c in configs)}. Forward and backward are written by "
-        f"hand. A value is the mean over replicas; ± and bands are 95{SPACE}% t-intervals of that mean. Statistics are "
-        f"taken on a fixed probe of {_same(layout.probe(*key) for key in layout.run)} validation images.",
+        f"{count(len(layout.variants), 'variant')}, {count(len(runs), 'run')} of "
+        f"{_same(count(c['replicas'], 'replica') for c in runs)}: {total} networks, each from a draw of its own. "
+        f"Widths: {widths}.{pooled}{batches if len(configs) > 1 else ''}",
+        f"Data: {_same(c['data']['folder'].rpartition('/')[2] for c in configs)}. Loss: {losses}. Optimiser: "
+        f"{optimizers} with learning rate {_same(c['optimizer'].get('lr', 'its default') for c in configs)} and "
+        f"batches of {_same(c['data']['batch_size'] for c in configs)}, for "
+        f"{_same(_epochs(c['trainer'].get('max_epochs')) for c in configs)}. Forward and backward passes are written "
+        f"by hand. Statistics of layers are measured on {_same(layout.probe(*key) for key in layout.run)} validation "
+        "images, always the same ones.",
     ]
 
 
-def definitions(layout: Layout) -> list[tuple[str, str, str]]:
-    """Returns (name, weights, activation) of each variant, from its configuration."""
+def _epochs(most: int | None) -> str:
+    return "as many epochs as it takes" if most is None or most < 0 else count(most, "epoch")
+
+
+def definitions(layout: Layout) -> list[tuple[str, str, str, str]]:
+    """Returns (name, what the scheme draws, weights, activation) of each variant, from its configuration."""
     rows = []
     for variant in layout.variants:
         setting = next(s for v, s in layout.run if v == variant)
         config = layout.config(variant, setting)
-        rows.append((variant, _call(config["init"]["weights"]), _call(config["activation"])))
+        weights = config["init"]["weights"]
+        rows.append((variant, _summary(weights["_target_"]), _call(weights), _call(config["activation"])))
     return rows
+
+
+def _summary(target: str) -> str:
+    """Returns the first line of the documentation of a scheme of ours; nothing for others, which may not be here."""
+    module, _, name = target.rpartition(".")
+    scheme = getattr(init, name, None) if module == init.__name__ else None
+    return (scheme.__doc__ or "").partition("\n")[0].replace("`", "") if scheme is not None else ""
 
 
 def at_the_start(layout: Layout) -> list[str]:
     """Returns sentences on how near theory is at step 0, and on which variants keep the scale."""
     return [
-        _with(setting, sentence)
+        _with(layout, setting, text)
         for setting in layout.settings
-        for sentence in (*_nearness(layout, setting), *_scale(layout, setting))
+        for text in (*_nearness(layout, setting), *_scale(layout, setting))
     ]
 
 
@@ -115,29 +115,29 @@ def _nearness(layout: Layout, setting: str) -> Iterator[str]:
     if len(off) and first:
         text = f"Measured standard deviations of activations are within {_percent(off.iloc[0])} of theory in layer 1"
         if len(off) > 1:
-            text += f", within {_percent(off.iloc[-1])} in layer {off.index[-1]}: theory is that of infinitely wide"
-            text += " layers, and a network of finite width wanders from it with depth"
+            text += f" and within {_percent(off.iloc[-1])} in layer {off.index[-1]}. Theory assumes infinitely wide "
+            text += "layers, and networks of finite width deviate from it as depth grows"
         low, high = min(first, key=lambda v: first[v]), max(first, key=lambda v: first[v])
-        ends = f" to {first[high]:.2g} ({high})" if low != high else ""
-        yield f"{text}. In layer 1 they measure {first[low]:.2g} ({low}){ends}."
+        ends = f" to {first[high]:.2g} ({named(high)})" if low != high else ""
+        yield f"{text}. In layer 1 they range from {first[low]:.2g} ({named(low)}){ends}." if ends else f"{text}."
     overflowing = [variant for variant, layers in found.items() if not np.isfinite(layers["mean"]).all()]
     if overflowing:
-        yield f"Activations overflow float32 with {_list(overflowing)}."
+        yield f"Activations overflow float32 with {names(overflowing)}."
 
 
 def _scale(layout: Layout, setting: str) -> Iterator[str]:
-    clauses = [f"{what} {_list(group)}" for what, group in scale_groups(layout, setting).items() if group]
+    clauses = [f"{what} {names(group)}" for what, group in scale_groups(layout, setting).items() if group]
     if clauses:
-        yield f"From layer to layer the scale of activations is {'; '.join(clauses)}."
+        yield f"From layer to layer, the scale of activations {'; '.join(clauses)}."
 
 
 def scale_groups(layout: Layout, setting: str) -> dict[str, list[str]]:
     """Returns {what becomes of the scale from layer to layer: variants}."""
     groups: dict[str, list[str]] = {
-        "kept within a tenth by": [],
-        "soon kept at another value by": [],
+        "stays within 10 % with": [],
+        "settles at another value with": [],
         LOST: [],
-        "blown up by": [],
+        GROWN: [],
     }
     for variant, here in layout.run:
         std = layout.layers(variant, here, "act_std")["mean"]
@@ -145,13 +145,13 @@ def scale_groups(layout: Layout, setting: str) -> dict[str, list[str]]:
         if here != setting or len(std) < 3:
             continue
         if std.iloc[-1] == 0 or not np.isfinite(std).all():  # beyond what float32 holds, at either end
-            groups[LOST if std.iloc[-1] == 0 else "blown up by"].append(variant)
+            groups[LOST if std.iloc[-1] == 0 else GROWN].append(variant)
         elif KEPT[0] <= rate <= KEPT[1]:
-            groups["kept within a tenth by"].append(variant)
+            groups["stays within 10 % with"].append(variant)
         elif SETTLED[0] <= late <= SETTLED[1]:
-            groups["soon kept at another value by"].append(variant)
+            groups["settles at another value with"].append(variant)
         else:
-            groups[LOST if rate < 1 else "blown up by"].append(variant)
+            groups[LOST if rate < 1 else GROWN].append(variant)
     return groups
 
 
@@ -190,18 +190,25 @@ def learning(layout: Layout) -> list[str]:
     """Returns paragraphs on which variants learn, and which differ significantly from the reference."""
     paragraphs = []
     for setting in layout.settings:
-        best = layout.ranking(setting)[0]
-        sentences = [_with(setting, f"Best is {best} with {accuracy(layout, best, setting)}.")]
-        groups = verdicts(layout, setting)
-        compared = [f"{name}: {_list(group)}" for name, group in groups.items() if group and name != "diverged"]
+        best, groups = layout.ranking(setting)[0], verdicts(layout, setting)
+        told = [
+            _with(layout, setting, f"The best test accuracy is {layout.accuracy(best, setting)}, with {named(best)}.")
+        ]
+        compared = [f"{VERDICTS[name]}: {names(group)}" for name, group in groups.items() if group and name in VERDICTS]
         if compared:
-            beside = f"Beside {layout.reference} ({accuracy(layout, layout.reference, setting)}), replica by replica, "
-            sentences.append(f"{beside}{'; '.join(compared)}.")
-        sentences += [*_diverged(layout, setting, groups["diverged"]), *_late(layout, setting)]
-        paragraphs.append(" ".join(sentences))
+            reference = f"{named(layout.reference)} ({layout.accuracy(layout.reference, setting)})"
+            told.append(f"Compared with {reference}, replica by replica, {'; '.join(compared)}.")
+        if groups["diverged"]:
+            lost = [
+                f"{layout.diverged(v, setting)} of {len(layout.replicas(v, setting, ACCURACY))} of {named(v)}"
+                for v in groups["diverged"]
+            ]
+            told.append(f"Networks that diverged, their loss NaN or infinite: {listed(lost)}.")
+        paragraphs.append(" ".join(told))
     if len(layout.variants) > 2:
         paragraphs.append(
-            "Intervals are not corrected for the number of comparisons: one in twenty excludes zero by chance alone."
+            "The intervals are not corrected for the number of comparisons: where there is no difference, one interval "
+            "in twenty still excludes zero."
         )
     return paragraphs
 
@@ -213,20 +220,20 @@ def learning_rates(layout: Layout) -> list[str]:
         return []
     best = layout.at(rates.at_best())
     text = (
-        f"Every variant was trained at {_rates(rates)}. Its best is the one with the highest validation "
-        "accuracy, the mean over all replicas, where one that has diverged counts with what it guesses."
+        f"Every variant was trained at {swept_rates_in_words(rates)}. Its best rate is the one with the highest mean "
+        "validation accuracy over all its networks; one that has diverged counts with the accuracy of its guesses."
     )
     if layout.at_own_rates:
-        text += " The rest of this page has each variant at its own best, and test images had no part in the choice."
+        text += " The rest of this page shows each variant at its best rate. Test images played no part in the choice."
     paragraphs = [text]
     for setting in best.settings:
         here = [variant for variant, s in best.run if s == setting]
-        sentences = [*_best_rates(rates, here, setting)]
+        told = [*_best_rates(rates, here, setting)]
         if len(here) > 1 and (best.reference, setting) in best.run:
-            sentences += _at_own_rates(best, layout.at(rates.at(rates.best(best.reference, setting)["rate"])), setting)
+            told += _at_own_rates(best, layout.at(rates.at(rates.best(best.reference, setting)["rate"])), setting)
         spared = [variant for variant in here if not best.diverged(variant, setting)]
-        sentences += _diverging_rates(rates, spared, setting)
-        paragraphs.append(_with(setting, " ".join(sentences)))
+        told += _diverging_rates(rates, spared, setting)
+        paragraphs.append(_with(layout, setting, " ".join(told)))
     return paragraphs
 
 
@@ -237,17 +244,17 @@ def _best_rates(rates: LearningRates, variants: Sequence[str], setting: str) -> 
     if trained:
         groups = {best: [v for v in trained if trained[v] == best] for best in sorted({*trained.values()})}
         most = max(groups, key=lambda best: len(groups[best]))
-        names = {best: _list(group) for best, group in groups.items()}
+        who = {best: names(group) for best, group in groups.items()}
         if len(groups[most]) > SPELT_OUT:
-            names[most] = f"{'the other' if len(groups) > 1 else 'all'} {len(groups[most])}"
-        found = [f"{best:g} for {group}" for best, group in names.items()]
-        yield f"The best learning rate is {_list(found)}."
+            who[most] = f"{'the other' if len(groups) > 1 else 'all'} {len(groups[most])}"
+        found = [f"{best:g} for {group}" for best, group in who.items()]
+        yield f"The best learning rate is {listed(found)}."
     for end, beyond in (("smallest", "smaller"), ("largest", "larger")):
         found = [variant for variant in trained if rates.edge(variant, setting) == end]
         if found:
-            yield f"That of {_list(found)} is the {end} that was tried: a {beyond} one may be better."
+            yield f"For {names(found)} it is the {end} that was tried, so a {beyond} one may be better."
     if hopeless:
-        yield f"All replicas of {_list(hopeless)} diverge at every learning rate."
+        yield f"All networks of {names(hopeless)} diverge at every learning rate."
 
 
 def _diverging_rates(rates: LearningRates, variants: Sequence[str], setting: str) -> Iterator[str]:
@@ -257,8 +264,8 @@ def _diverging_rates(rates: LearningRates, variants: Sequence[str], setting: str
         if lost := rates.diverging(variant, setting):
             groups.setdefault(lost[2], []).append(variant)
     if groups:
-        found = [f"from {first:g} on of {_list(group)}" for first, group in sorted(groups.items())]
-        yield f"Replicas diverge {'; '.join(found)}; none does at the best rate."
+        found = [f"{first:g} ({names(group)})" for first, group in sorted(groups.items())]
+        yield f"Above their best rate, networks diverge from these rates on: {', '.join(found)}."
 
 
 def _at_own_rates(best: Layout, shared: Layout, setting: str) -> Iterator[str]:
@@ -266,24 +273,25 @@ def _at_own_rates(best: Layout, shared: Layout, setting: str) -> Iterator[str]:
     own, there = (verdicts(layout, setting) for layout in (best, shared))
     lost = [variant for variant in own["diverged"] if best.rates and not best.rates.hopeless(variant, setting)]
     if lost:
-        yield f"Replicas of {_list(lost)} diverge at the best rate too, so that no difference has an interval."
-    compared = [f"{name}: {_list(group)}" for name, group in own.items() if group and name != "diverged"]
+        yield f"Networks of {names(lost)} diverge even at the best rate, so there is no interval for their difference."
+    compared = [f"{VERDICTS[name]}: {names(group)}" for name, group in own.items() if group and name in VERDICTS]
     if not compared:
         return
-    at = f"{best.config(best.reference, setting)['optimizer']['lr']:g}"
-    reference = f"{best.reference}, with {accuracy(best, best.reference, setting)} of the test images"
-    yield f"Each at its own best, beside {reference}, replica by replica: {'; '.join(compared)}."
+    reference, at = named(best.reference), f"{best.config(best.reference, setting)['optimizer']['lr']:g}"
+    beside = f"{reference} ({best.accuracy(best.reference, setting)})"
+    yield f"With each at its best, compared with {beside}: {'; '.join(compared)}."
     told = {variant: name for name, group in there.items() for variant in group}  # at the reference's rate
+    words = {**VERDICTS, "diverged": "diverging"}
     changed = [
-        f"{variant} ({told[variant]} there, {name} at its own)"
+        f"{named(variant)} ({words[told[variant]]} there, {words[name]} at its own)"
         for name, group in own.items()
         for variant in group
         if name != "diverged" and told.get(variant, name) != name
     ]
     if changed:
-        yield f"At {best.reference}'s {at} for all, this changes for {_list(changed)}."
+        yield f"At {at}, the best rate of {reference}, for all, the result is another for {listed(changed)}."
     else:
-        yield f"At {best.reference}'s {at} for all, they compare the same."
+        yield f"At {at}, the best rate of {reference}, for all, the result is the same."
 
 
 def learning_rate_rows(layout: Layout) -> list[tuple[str, str, list[dict[str, str]]]]:
@@ -301,7 +309,7 @@ def learning_rate_rows(layout: Layout) -> list[tuple[str, str, list[dict[str, st
                 "rate": rate(layout.rates, variant, setting),
                 "alike": layout.rates.spread(variant, setting),
                 "score": score(layout.rates.best(variant, setting)),
-                "accuracy": accuracy(best, variant, setting),
+                "accuracy": best.accuracy(variant, setting),
                 "own": points(best.difference(variant, setting, ACCURACY)),
                 "shared": points(shared.difference(variant, setting, ACCURACY)),
             }
@@ -328,17 +336,21 @@ def inside(layout: Layout) -> list[str]:
         if not dead:
             continue
         most = max(dead, key=lambda v: dead[v])
-        share = f"is {most}'s: {100 * dead[most]:.1f}{SPACE}%."
-        text = f"The largest share of dead units, saturated on every image of the probe, {share}"
-        text = _with(setting, text if dead[most] > 0 else "No unit is dead at the end.")
+        text = "No unit is dead after training."
+        if dead[most] > 0:
+            text = (
+                f"{named(most)} has the largest share of dead units, {100 * dead[most]:.1f}{SPACE}%: they are saturated"
+            )
+            text += " on every one of the validation images that are measured on."
+        text = _with(layout, setting, text)
         first, *others = layout.pair(setting)
         for other in others:
             if not all(layout.survivors(v, setting, "layer1/act_mean").size for v in (first, other)):
                 continue
             ours, theirs = (layout.steps(v, setting, "layer1/act_mean")["mean"] for v in (other, first))
             text += (
-                f" Layer 1's mean activation is {ours.iloc[0]:.2f} with {other} and {theirs.iloc[0]:.2f} with {first} "
-                f"at the start, {ours.iloc[-1]:.2f} and {theirs.iloc[-1]:.2f} at the end."
+                f" The mean activation in layer 1 is {ours.iloc[0]:.2f} with {named(other)} and {theirs.iloc[0]:.2f} "
+                f"with {named(first)} before training, {ours.iloc[-1]:.2f} and {theirs.iloc[-1]:.2f} after it."
             )
         paragraphs.append(text)
     return paragraphs
@@ -351,64 +363,22 @@ def lesson(table: pd.DataFrame) -> list[str]:
     agree = int((printed["printed"] == printed["ours"]).sum())
     zeros = counts.get("exact", 0) - agree
     outside, refuted = printed[printed["verdict"] == "outside"], said[said["verdict"] == "outside"]
-    doubt = f"outside: {_list(list(outside['expression']))}" if len(outside) else "none lies outside"
-    claims = f"; these do not: {_list([f'“{quantity}”' for quantity in refuted['quantity']])}" if len(refuted) else ""
+    doubt = f"Outside are {listed(list(outside['expression']))}." if len(outside) else "None lies outside."
+    claims = f"; these do not: {listed([f'“{quantity}”' for quantity in refuted['quantity']])}" if len(refuted) else ""
     return [
-        f"Of {len(printed)} printed numbers {agree} are functions of the data and agree to the last printed digit, "
-        f"{zeros} are zero but for float32's rounding, {counts.get('inside', 0)} are random and lie in the central "
-        f"99{SPACE}% of our draws; {doubt}.",
-        f"Of {len(said)} claims {len(said) - len(refuted)} hold{claims}.",
+        f"Of {len(printed)} printed numbers, {agree} are functions of the data and agree to the last printed digit, "
+        f"{zeros} are zero up to float32's rounding, and {counts.get('inside', 0)} are random and lie within the "
+        f"central 99{SPACE}% of our draws. {doubt}",
+        f"Of {len(said)} claims, {len(said) - len(refuted)} hold{claims}.",
     ]
-
-
-def conclusions(layout: Layout) -> list[str]:
-    """Returns what to take away, in a sentence or two per point."""
-    takeaways = []
-    for setting in layout.settings:
-        groups = verdicts(layout, setting)
-        unhurt = [v for v in groups["not told apart"] if not vague(layout, v, setting)] + groups["better"]
-        harmless = [v for v in scale_groups(layout, setting)[LOST] if v in unhurt]
-        if harmless:
-            lost = (
-                f"The scale that activations lose from layer to layer with {_list(harmless)} does not show in the end"
-            )
-            takeaways.append(_with(setting, f"{lost}: accuracy can't be told from {layout.reference}'s."))
-        takeaways += [_with(setting, sentence) for sentence in _late(layout, setting)]
-        takeaways += [_with(setting, sentence) for sentence in _cause(layout, setting, groups["diverged"])]
-        first, *others = layout.pair(setting)
-        for other in others:
-            difference = layout.difference(other, setting, ACCURACY)
-            change = layout.shift(other, setting) - layout.shift(first, setting)
-            scores = f"{accuracy(layout, other, setting)} against {accuracy(layout, first, setting)}"
-            if layout.search is not None and difference is not None:
-                takeaways.append(f"{other}, beside {first}, {_effect(difference)} of the test images: {scores}.")
-            elif change and difference is not None and layout.same_function(other, first, setting):
-                takeaways.append(
-                    _with(setting, f"Taking {change:g} off the activation ({other}) {_effect(difference)}: {scores}.")
-                )
-    return takeaways or ["Nothing here tells one variant from another."]
-
-
-def accuracy(layout: Layout, variant: str, setting: str, name: str = ACCURACY) -> str:
-    """Formats an accuracy over the replicas that have not diverged, and how many have: 97.05 ± 0.11 %.
-
-    name: of the metric; by default accuracy on the test images.
-    """
-    alive, lost = layout.survivors(variant, setting, name), layout.diverged(variant, setting)
-    count = f"{lost} of {lost + len(alive)} diverged"
-    if not len(alive):
-        return count
-    mean, ci95 = mean_ci95(100 * alive)
-    text = f"{mean:.2f}" + (f"{SPACE}±{SPACE}{ci95:.2f}" if ci95 is not None else "") + f"{SPACE}%"
-    return f"{text} ({count})" if lost else text
 
 
 def ranked(layout: Layout, setting: str) -> list[dict[str, str]]:
     """Returns one row per variant, best first: accuracy, its difference to the reference's, losses."""
     rows = []
     for variant in layout.ranking(setting):
-        row = {"variant": variant, "accuracy": accuracy(layout, variant, setting)}
-        row["score"] = accuracy(layout, variant, setting, SCORE)
+        row = {"variant": variant, "accuracy": layout.accuracy(variant, setting)}
+        row["score"] = layout.accuracy(variant, setting, SCORE)
         row["difference"] = points(layout.difference(variant, setting, ACCURACY))
         for name in ("val/loss", "train/loss"):
             alive = layout.survivors(variant, setting, name)
@@ -426,47 +396,12 @@ def points(difference: tuple[float, float] | None) -> str:
     return "" if difference is None else f"{100 * difference[0]:+.2f}{SPACE}±{SPACE}{100 * difference[1]:.2f}"
 
 
-def _diverged(layout: Layout, setting: str, variants: Sequence[str]) -> Iterator[str]:
-    if variants:
-        counts = [
-            f"{layout.diverged(v, setting)} of {len(layout.replicas(v, setting, ACCURACY))} of {v}" for v in variants
-        ]
-        yield f"Replicas that diverged to nan: {_list(counts)}."
+def difference_in_points(difference: tuple[float, float]) -> str:
+    """Formats the size of a difference of accuracies: 1.13 ± 0.45 points."""
+    return f"{points((abs(difference[0]), difference[1]))[1:]} points"
 
 
-def _late(layout: Layout, setting: str) -> Iterator[str]:
-    """Names the variants that are no better than guessing after the first epoch, but learn later."""
-    for variant in layout.ranking(setting):
-        steps = layout.steps(variant, setting, "val/accuracy")
-        curve, chance = steps["mean"][steps["step"] > 0], layout.chance(variant, setting)
-        if len(curve) > 1 and curve.iloc[0] <= chance + GUESSING * (1 - chance) < curve.iloc[-1]:
-            yield f"{variant} starts late: {100 * curve.iloc[0]:.0f}{SPACE}% after its first epoch."
-
-
-def _cause(layout: Layout, setting: str, diverged: Sequence[str]) -> Iterator[str]:
-    """Says whether the variants that diverged are those with the largest gradients."""
-    size = {v: layout.first_gradient(v, s) for v, s in layout.run if s == setting}
-    rest = [size[v] for v in size if v not in diverged]
-    if diverged and rest:
-        least, most = min(size[v] for v in diverged), max(rest)
-        if least > most:
-            found = f"at least {least:.2g}" if isfinite(least) else "too large for float32"
-            yield (
-                f"Replicas diverged of {_list(diverged)}: the variants whose first layer has the largest gradients at "
-                f"the start (standard deviation of dL/dW {found}, elsewhere at most {most:.2g})."
-            )
-        else:
-            yield f"Replicas diverged of {_list(diverged)}; the size of the first gradients does not set them apart."
-
-
-def _effect(difference: tuple[float, float]) -> str:
-    mean, ci95 = difference
-    if abs(mean) <= ci95:
-        return f"makes no difference that shows ({points(difference)} percentage points)"
-    return f"{'gains' if mean > 0 else 'loses'} {points((abs(mean), ci95))[1:]} percentage points"
-
-
-def _rates(rates: LearningRates) -> str:
+def swept_rates_in_words(rates: LearningRates) -> str:
     tried = rates.rates
     return f"{len(tried)} learning rates from {tried[0]:g} to {tried[-1]:g}"
 
@@ -476,9 +411,10 @@ def _shape(layout: Layout, variant: str, setting: str) -> str:
     return "-".join(map(str, [layout.inputs, *hidden, layout.outputs(variant, setting)]))
 
 
-def _with(setting: str, text: str) -> str:
+def _with(layout: Layout, setting: str, text: str) -> str:
     """Puts the setting before a sentence, if there are several settings."""
-    return f"With {setting}: {text[:1].lower()}{text[1:]}" if setting else text
+    place = where(layout, setting)
+    return f"{place}, {text[:1].lower()}{text[1:]}" if place else text
 
 
 def _same(values: Iterable[object]) -> str:
@@ -497,9 +433,19 @@ def _percent(share: float) -> str:
     return f"{100 * share:.2g}{SPACE}%"
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
-def _list(items: Sequence[str]) -> str:
+def named(variant: str) -> str:
+    """Marks a name as one: `kaiming`, as Markdown does."""
+    return f"`{variant}`"
+
+
+def names(variants: Sequence[str]) -> str:
+    return listed([named(variant) for variant in variants])
+
+
+def listed(items: Sequence[str]) -> str:
+    """Formats a list: a, b and c."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"

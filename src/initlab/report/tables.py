@@ -31,24 +31,38 @@ def tables(replicas: pd.DataFrame) -> dict[str, str]:
     The others have means over the replicas that have not diverged, with 95 % intervals, and the number of those that
     have.
     """
-    last = last_step(replicas)
-    swept = list(replicas.columns[1 : replicas.columns.get_loc("step")])
-    ranked = last.groupby("run", sort=False)[FINAL[0]].mean().sort_values(ascending=False, kind="stable").index
-    final = over_survivors(last).set_index("run").loc[ranked]
+    final, swept = comparison(replicas), swept_keys(replicas)
     validation = over_survivors(replicas.dropna(subset="val/accuracy"))
-    names = file_names(ranked)
+    names = file_names(final.index)
     return {
-        "comparison.csv": final[[*swept, *_with_ci95(FINAL, final), DIVERGED]].to_csv(**FORMAT),
-        "comparison.md": _markdown(final, last.groupby("run")["replica"].count()),
+        "comparison.csv": final.to_csv(**FORMAT),
+        "comparison.md": _markdown(final, last_step(replicas).groupby("run")["replica"].count()),
         "validation.csv": validation[
             ["run", *swept, "step", *_with_ci95(["val/accuracy", "val/loss"], validation), DIVERGED]
         ].to_csv(index=False, **FORMAT),
-        "layers.csv": _by_layer(over_replicas(replicas), swept).to_csv(index=False, **FORMAT),
+        "layers.csv": by_layer(replicas).to_csv(index=False, **FORMAT),
         **{
             f"metrics/{names[run]}.json": _json(row)
             for run, row in final[[*_with_ci95(FINAL, final), DIVERGED]].iterrows()
         },
     }
+
+
+def swept_keys(replicas: pd.DataFrame) -> list[str]:
+    """Returns the columns between `run` and `step`."""
+    return list(replicas.columns[1 : replicas.columns.get_loc("step")])
+
+
+def comparison(replicas: pd.DataFrame) -> pd.DataFrame:
+    """Returns one row per run, its index: swept values, and `FINAL` after the last step with `<name>.ci95`.
+
+    Means and intervals are over the replicas that have not diverged, and `diverged` is the number of the others. The
+    run with the best mean accuracy of all replicas is first.
+    """
+    last = last_step(replicas)
+    ranked = last.groupby("run", sort=False)[FINAL[0]].mean().sort_values(ascending=False, kind="stable").index
+    final = over_survivors(last).set_index("run").loc[ranked]
+    return final[[*swept_keys(replicas), *_with_ci95(FINAL, final), DIVERGED]]
 
 
 def last_step(replicas: pd.DataFrame) -> pd.DataFrame:
@@ -113,18 +127,12 @@ def over_replicas(replicas: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([replicas[keys].iloc[order[begins]].reset_index(drop=True), pd.DataFrame(columns)], axis=1)
 
 
-def _json(row: pd.Series) -> str:
-    """Formats {metric: value}. JSON has no NaN: if all replicas have diverged, it is null."""
-    values = {name: value if isfinite(value) else None for name, value in row.items()}
-    return json.dumps(values | {DIVERGED: int(row[DIVERGED])}, indent=2) + "\n"
+def by_layer(replicas: pd.DataFrame) -> pd.DataFrame:
+    """Returns the statistics of layers, one row per (run, step, layer): means over all replicas, with `<name>.ci95`.
 
-
-def _with_ci95(names: Sequence[str], table: pd.DataFrame) -> list[str]:
-    return [column for name in names for column in (name, f"{name}.ci95") if column in table]
-
-
-def _by_layer(summary: pd.DataFrame, swept: list[str]) -> pd.DataFrame:
-    """Turns layer3/act_std, a column of (run, step), into act_std, a column of (run, step, layer)."""
+    layer3/act_std, a column of (run, step), becomes act_std, a column of (run, step, layer).
+    """
+    summary, swept = over_replicas(replicas), swept_keys(replicas)
     columns = [name.split("/", 1) for name in summary if name.startswith("layer")]
     pieces = []
     for layer in sorted({int(layer.removeprefix("layer")) for layer, _ in columns}):
@@ -133,6 +141,16 @@ def _by_layer(summary: pd.DataFrame, swept: list[str]) -> pd.DataFrame:
         piece.insert(2 + len(swept), "layer", layer)
         pieces.append(piece)
     return pd.concat(pieces, ignore_index=True)
+
+
+def _json(row: pd.Series) -> str:
+    """Formats {metric: value}. JSON has no NaN: if all replicas have diverged, it is null."""
+    values = {name: value if isfinite(value) else None for name, value in row.items()}
+    return json.dumps(values | {DIVERGED: int(row[DIVERGED])}, indent=2) + "\n"
+
+
+def _with_ci95(names: Sequence[str], table: pd.DataFrame) -> list[str]:
+    return [column for name in names for column in (name, f"{name}.ci95") if column in table]
 
 
 def _markdown(final: pd.DataFrame, replicas: pd.Series) -> str:

@@ -20,7 +20,6 @@ from mlflow.types import Schema, TensorSpec
 from safetensors.torch import save_file
 from torch import Tensor
 
-import initlab
 from initlab import atomic_files
 from initlab.nn import activations, losses, mlp
 from initlab.tracking import pyfunc
@@ -28,7 +27,7 @@ from initlab.tracking.artifacts import registry_name
 
 logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
 
-PACKAGE = Path(initlab.__file__).parent
+PACKAGE = Path(__file__).parents[1]
 MODULES = activations, losses, mlp, pyfunc  # the code logged with a model: each file is a request to the server
 REQUIREMENTS = "mlflow", "numpy", "safetensors", "torch"
 REACHED = "test/accuracy", "val/accuracy", "val/loss"  # metrics shown with a model, and with a sweep

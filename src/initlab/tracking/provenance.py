@@ -12,10 +12,9 @@ from typing import Any
 
 import torch
 
-import initlab
 from initlab.tracking.artifacts import PROVENANCE
 
-PACKAGE = Path(initlab.__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parents[1]
 PARTS = ("code", "data", "packages", "machine")
 # What bears on numbers. How a run is started, recorded and reported does not; other packages only read, write or draw.
 # A configuration that Hydra composes otherwise is another one, by its SHA-256.
@@ -75,7 +74,7 @@ def code(names: Iterable[str] | None = None) -> dict[str, str]:
 def _loaded_files() -> Iterator[Path]:
     """Yields the source files of this package's modules that this process has imported."""
     for name, module in sys.modules.copy().items():  # another thread may import
-        file = getattr(module, "__file__", None) if name.partition(".")[0] == initlab.__name__ else None
+        file = getattr(module, "__file__", None) if name.partition(".")[0] == "initlab" else None
         if file is not None and Path(file).resolve().is_relative_to(PACKAGE):
             yield Path(file).resolve()
 

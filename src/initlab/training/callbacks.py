@@ -45,9 +45,8 @@ class LayerStatistics(Callback):
         images, labels = trainer.datamodule.splits["validation"]  # type: ignore[attr-defined]
         self.images, self.labels = images[: self.probe].mT, labels[: self.probe]  # x (784, N), y (N,)
 
-    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        if trainer.global_step == 0:
-            self._keep_weights(module)
+    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self._keep_weights(module)
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
         self._collect_histograms(module)
@@ -84,8 +83,8 @@ class LayerStatistics(Callback):
         """Returns the tensors that the figures of a run are drawn from.
 
         layer1/histogram, ...: counts of activations (T, bins) of each hidden layer, over all replicas, measured before
-        the steps in `step` (T,).  layer1/weight: W (2, units, inputs) of replica 0's first units, as drawn and as
-        trained.
+        the steps in `step` (T,).  layer1/weight: W (E + 1, units, inputs) of replica 0's first units, before each of E
+        epochs and as trained.
         """
         # Tensors from a checkpoint are on the CPU, new ones on the device.
         return {name: torch.stack([tensor.cpu() for tensor in series]) for name, series in self.series.items()}
