@@ -1,35 +1,25 @@
 """What the figures of all papers have in common: their look, curves with bands, and how they are saved."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import altair as alt
 import pandas as pd
-import vl_convert
 
 from initlab import atomic_files
+from initlab.report import theme
 
-# Okabe & Ito (2008): told apart in every form of colour blindness.
-COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9"]
 ORDERED = ["#440154", "#414487", "#2a788e", "#22a884", "#7ad151"]  # viridis, without the yellow that white hides
-LOOK = {
-    "font": "sans-serif",
-    "background": "white",
-    "axis": {"labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": "normal", "gridColor": "#e5e5e5"},
-    "legend": {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "symbolStrokeWidth": 2},
+LOOK = theme.CONFIG | {
+    "legend": theme.CONFIG["legend"] | {"columns": 1, "orient": "right", "symbolStrokeWidth": 2},
     "header": {"labelFontSize": 12, "title": None},
-    "range": {"category": COLOURS},
-    "view": {"stroke": None},
+    "range": {"category": theme.COLORS},
 }
 
 
 def save(chart: alt.TopLevelMixin, path: Path) -> None:
     """Writes a chart as SVG. The same chart gives the same bytes."""
-    svg = vl_convert.vegalite_to_svg(chart.to_dict() | {"config": LOOK})
-    numbers: dict[str, str] = {}  # Vega counts the gradients of a process, whatever the chart
-    svg = re.sub(r"(?<=gradient_)\d+", lambda found: numbers.setdefault(found[0], str(len(numbers))), svg)
-    atomic_files.write(path, f"{svg}\n".encode())
+    atomic_files.write(path, f"{theme.svg(chart.to_dict() | {'config': LOOK})}\n".encode())
 
 
 def curves(
@@ -38,7 +28,7 @@ def curves(
     *,
     colour: str,
     panel: str,
-    colours: Sequence[str] = COLOURS,
+    colours: Sequence[str] = theme.COLORS,
     highest: float | None = None,
     columns: int = 3,
 ) -> alt.FacetChart:

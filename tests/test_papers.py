@@ -17,7 +17,7 @@ from initlab.sweep import config as configs
 from initlab.tracking import results
 from initlab.training.build import build
 from papers import __main__ as papers
-from papers import charts, critical, edge_of_chaos, glorot2010, he2015, measured, pages, verdicts
+from papers import critical, edge_of_chaos, glorot2010, he2015, measured, pages, verdicts
 
 SPREAD = (-0.002, 0.0, 0.002)  # of three replicas around their mean: an interval of ± 0.50 points
 
@@ -321,7 +321,3 @@ def test_bands_end_where_the_interval_does() -> None:
     (last,) = measured.curve(rows, "val/accuracy").query("step == 400").itertuples()
     assert (last.mean, last.ci95) == pytest.approx((0.85, 12.706 * 0.05), rel=1e-3)
     assert (last.low, last.high) == pytest.approx((last.mean - last.ci95, last.mean + last.ci95))
-
-
-def test_colours_are_told_apart() -> None:
-    assert len(set(charts.COLOURS)) == len(charts.COLOURS)
