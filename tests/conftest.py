@@ -255,8 +255,7 @@ def on_a_terminal(words: Sequence[str], cwd: Path) -> str:
 
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 100))
-    command = [sys.executable, "train.py", *words]
-    process = subprocess.Popen(command, cwd=cwd, env=environment(), stdout=theirs, stderr=theirs, stdin=theirs)
+    process = warm.Process(warm_server(), ["train.py", *words], cwd, environment(), [theirs, theirs])
     os.close(theirs)
     shown = b""
     try:
