@@ -46,6 +46,7 @@ settings.register_profile("long", settings.get_profile("repeatable"), derandomiz
 settings.load_profile("repeatable")
 
 Train = Callable[..., subprocess.CompletedProcess[str]]
+Started = subprocess.Popen[str] | warm.Process
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -80,8 +81,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 # Files in this order: no worker is to be left with much to do when the others are done.
 LONGEST = (
-    *("resume", "train", "launchers", "pipeline", "pages", "ddp", "store", "dvc", "fuzz", "servers", "ui", "replay"),
-    *("search", "benchmarks", "notebook", "model"),
+    *("launchers", "batched", "resume", "pages", "train", "pipeline", "dvc", "store", "ddp", "fuzz", "servers", "ui"),
+    *("report", "replay", "search", "benchmarks", "notebook", "model"),
 )
 
 
@@ -164,7 +165,7 @@ def command(words: Sequence[str], cwd: Path, *, check: bool = True) -> subproces
             tempfile.TemporaryFile("w+", encoding="utf-8") as stderr,
         ):
             output = [stdout.fileno(), stderr.fileno()]
-            code = warm.run(warm_server(), after_python, cwd, environment(), output)
+            code = warm.Process(warm_server(), after_python, cwd, environment(), output).wait(600)
             printed = [file.seek(0) or file.read() for file in (stdout, stderr)]
         done = subprocess.CompletedProcess(words, code, *printed)
     else:
@@ -200,16 +201,26 @@ def warm_path() -> str:
 
 
 @contextmanager
-def started(*words: str, cwd: Path, **settings: str) -> Iterator[subprocess.Popen[str]]:
-    """`python train.py ...`, going on; settings: further environment variables. At the end it is killed."""
-    process = subprocess.Popen(
-        [sys.executable, "-u", "train.py", *words],
-        cwd=cwd,
-        env=environment() | settings,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-    )
+def started(*words: str, cwd: Path, cold: bool = False, **settings: str) -> Iterator[Started]:
+    """`python train.py ...`, going on; settings: further environment variables. At the end it is killed.
+
+    cold: whether it has its imports before it.
+    """
+    arguments, variables = ["train.py", *words], environment() | settings
+    if warm.is_warm(arguments, variables) and not cold:
+        ours, theirs = os.pipe()
+        stdout = os.fdopen(ours, encoding="utf-8")
+        process: Started = warm.Process(warm_server(), arguments, cwd, variables, [theirs, theirs], stdout)
+        os.close(theirs)
+    else:
+        process = subprocess.Popen(
+            [sys.executable, "-u", *arguments],
+            cwd=cwd,
+            env=variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+        )
     try:
         yield process
     finally:
@@ -217,7 +228,7 @@ def started(*words: str, cwd: Path, **settings: str) -> Iterator[subprocess.Pope
         process.communicate()
 
 
-def wait_for(text: str, process: subprocess.Popen[str]) -> str:
+def wait_for(text: str, process: Started) -> str:
     """Reads what a process prints up to the first line with this text; fails the test if it ends without one."""
     lines = []
     assert process.stdout is not None
@@ -228,7 +239,7 @@ def wait_for(text: str, process: subprocess.Popen[str]) -> str:
     pytest.fail(f"no {text!r} in\n{''.join(lines)}")
 
 
-def until(true: Callable[[], object], process: subprocess.Popen[str]) -> None:
+def until(true: Callable[[], object], process: Started) -> None:
     """Waits for something, which is to be before the process ends."""
     end = time.monotonic() + 120
     while not true():
@@ -244,8 +255,7 @@ def on_a_terminal(words: Sequence[str], cwd: Path) -> str:
 
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 100))
-    command = [sys.executable, "train.py", *words]
-    process = subprocess.Popen(command, cwd=cwd, env=environment(), stdout=theirs, stderr=theirs, stdin=theirs)
+    process = warm.Process(warm_server(), ["train.py", *words], cwd, environment(), [theirs, theirs])
     os.close(theirs)
     shown = b""
     try:

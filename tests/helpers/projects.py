@@ -6,7 +6,7 @@ from hashlib import md5
 from pathlib import Path
 
 import numpy as np
-from conftest import command, fresh_clone
+from conftest import command, fresh_clone, warm_path
 from omegaconf import OmegaConf
 
 
@@ -22,7 +22,8 @@ def edit(path: Path, old: str, new: str) -> None:
 
 
 def dvc(clone: Path, *arguments: str) -> str:
-    return command(["dvc", *arguments], clone).stdout
+    """What DVC prints. Its stages start warm: see helpers/warm.py."""
+    return command(["env", f"PATH={warm_path()}", "dvc", *arguments], clone).stdout
 
 
 def git(clone: Path, *arguments: str) -> str:
@@ -83,6 +84,7 @@ def small_clone(folder: Path) -> Path:
     edit(clone / "conf" / "trainer" / "auto.yaml", "max_epochs: 8", "max_epochs: 1")
     edit(clone / "conf" / "model" / "deep.yaml", "[50, 50, 50, 50, 50, 50, 50, 50]", "[10, 10, 10]")
     edit(clone / "conf" / "hydra" / "sweeper" / "search.yaml", "n_trials: 40", "n_trials: 4")
+    edit(clone / "conf" / "experiment" / "lr_map.yaml", "0.003,0.01,0.03,0.1,0.3,1,3", "0.01,3")
     edit(clone / "dvc.yaml", "--draws 1000", "--draws 2")
     dvc(clone, "repro", "lesson")
     commit(clone)

@@ -188,7 +188,7 @@ def test_a_project_whose_name_has_quotes(launcher: str, normalized: Path, tmp_pa
     folder, where = blocked(project, "quoted")
     words = [sys.executable, "train.py", "-m", "init=kaiming,normal", "experiment=smoke", "trainer=cpu", where]
     words += [f"hydra/launcher={launcher}"]
-    assert command(words, project, check=False).returncode == 1
+    assert command([*words, QUIET], project, check=False).returncode == 1
     (folder / "1" / "checkpoints").unlink()
     done = command([*words, "resume=true"], project)
     assert f"resuming the sweep in {folder}" in done.stdout

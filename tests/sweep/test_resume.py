@@ -73,12 +73,13 @@ def test_a_run_ended_at_any_moment_goes_on(place: Place, trial: int) -> None:
     words = ADAM
     for _ in range(1 + trial % 2):
         number = list(SIGNALS)[trial // 2 % 3]
-        with started(*words, cwd=place.folder) as process:
-            if chance.random() < 0.8:  # else in the seconds before: imports, checks, the run's beginning
+        early = chance.random() >= 0.8  # in the seconds before it trains: imports, checks, the run's beginning
+        with started(*words, cwd=place.folder, cold=early) as process:
+            if early:
+                time.sleep(chance.uniform(1, 8))
+            else:
                 wait_for("epoch", process)
                 time.sleep(chance.uniform(0, place.seconds))
-            else:
-                time.sleep(chance.uniform(1, 8))
             process.send_signal(number)
             # Before our handlers are there the signal itself ends it; or it may have been done already.
             assert process.wait(60) in (SIGNALS[number], -number, 0)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, Train, command, environment, started, wait_for
+from conftest import ROOT, Started, Train, command, environment, started, wait_for
 from hydra import compose, initialize_config_dir
 from hydra.errors import CompactHydraException, HydraException
 from mlflow import MlflowClient
@@ -280,7 +280,7 @@ def test_models_and_losses(train: Train, client: MlflowClient) -> None:
 
 
 @contextmanager
-def under_way(*arguments: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
+def under_way(*arguments: str, cwd: Path) -> Iterator[Started]:
     """A training that would take minutes, once its first epoch is over."""
     with started(*arguments, "trainer=cpu", "replicas=1", "trainer.max_epochs=5000", cwd=cwd) as process:
         wait_for("epoch 1/", process)
@@ -301,7 +301,7 @@ def test_a_signal_ends_a_run_as_killed(number: signal.Signals, code: int, projec
     assert run.data.tags["end.reason"] == number.name
 
 
-def handles_sigterm(process: subprocess.Popen[str]) -> bool:
+def handles_sigterm(process: Started) -> bool:
     """Whether it has put our handlers in place: Python itself leaves SIGTERM alone."""
     caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8"))
     return caught is not None and bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
