@@ -84,7 +84,6 @@ def small_clone(folder: Path) -> Path:
     edit(clone / "conf" / "trainer" / "auto.yaml", "max_epochs: 8", "max_epochs: 1")
     edit(clone / "conf" / "model" / "deep.yaml", "[50, 50, 50, 50, 50, 50, 50, 50]", "[10, 10, 10]")
     edit(clone / "conf" / "hydra" / "sweeper" / "search.yaml", "n_trials: 40", "n_trials: 4")
-    edit(clone / "conf" / "experiment" / "lr_map.yaml", "0.003,0.01,0.03,0.1,0.3,1,3", "0.01,3")
     edit(clone / "dvc.yaml", "--draws 1000", "--draws 2")
     dvc(clone, "repro", "lesson")
     commit(clone)
