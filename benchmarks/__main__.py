@@ -30,6 +30,7 @@ from benchmarks import (
     whole_sweep,
 )
 from benchmarks.figure import draw, draw_rates
+from papers.pages import replaced
 
 TABLES: dict[str, Callable[[int], pd.DataFrame]] = {
     "side_by_side": side_by_side.table,
@@ -117,13 +118,6 @@ def markdown(table: pd.DataFrame) -> str:
         shown[name] = ["" if pd.isna(value) else FORMATS[name].format(value) for value in table[name]]
     lines = [table.columns, ["---"] * len(table.columns), *shown.astype(str).itertuples(index=False)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def replaced(page: str, name: str, text: str) -> str:
-    """Replaces what is between a table's two marks on a page."""
-    before, rest = page.split(f"<!-- {name} -->\n")
-    _, after = rest.split(f"<!-- end of {name} -->", 1)
-    return f"{before}<!-- {name} -->\n{text}\n<!-- end of {name} -->{after}"
 
 
 if __name__ == "__main__":
